@@ -1,0 +1,53 @@
+// A batch of requests: the one input type of every ranking model, in training, evaluation and scoring.
+//
+// R requests, each with user features and histories, and C >= R candidates with item features; an ordinary
+// batch is the case C = R.  Work that belongs to the user is done once per request.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "mixrec/core/feature_spec.h"
+#include "mixrec/core/tensor.h"
+
+namespace mixrec {
+
+// The cells of one feature, for `rows` requests, candidates or events.
+struct FeatureColumn {
+  Tensor ids;      // i64 [rows]: categorical; i64 [entries]: list; undefined: numeric
+  Tensor offsets;  // i64 [rows + 1]: list only; entries of row r are ids[offsets[r] : offsets[r + 1]]
+  Tensor values;   // f32 [rows]: numeric only
+};
+
+// Histories of all requests, jagged: events of request r are rows offsets[r] .. offsets[r + 1], oldest first.
+struct HistoryBatch {
+  Tensor offsets;                      // i64 [R + 1]
+  std::vector<FeatureColumn> columns;  // [events]; parallel to HistorySpec::features
+};
+
+struct RequestBatch {
+  int64_t requests = 0;    // R
+  int64_t candidates = 0;  // C
+
+  Tensor offsets;                       // i64 [R + 1]: candidates of request r are offsets[r] .. offsets[r + 1]
+  std::vector<FeatureColumn> features;  // parallel to FeatureSet::features; rows = R or C by their scope
+  std::vector<HistoryBatch> histories;  // parallel to FeatureSet::histories
+
+  Tensor labels;  // f32 [C, tasks], 0 where the weight is 0; undefined when scoring
+  // f32 [C, tasks]: sample weight times label mask (0 = this label does not count)
+  Tensor weights;
+
+  std::vector<int64_t> user;  // [C]: grouping key of UAUC
+  std::vector<int64_t> row;   // [C]: row number in the data set, for messages and predictions
+
+  // Throws unless shapes, dtypes and offsets fit `spec` and every id is inside its table; names the feature, the row
+  // and the value.  The loader's batches are valid by construction; call it on batches built by hand.
+  void validate(const FeatureSet& spec) const;
+
+  RequestBatch to(Device device) const;
+
+  // The same candidates as C requests of one candidate each: user features and histories repeated.
+  RequestBatch expanded() const;
+};
+
+}  // namespace mixrec

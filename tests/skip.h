@@ -1,0 +1,11 @@
+// A check that cannot run here is counted and printed, never dropped silently.
+#pragma once
+
+#include <string>
+
+namespace mixrec::test {
+
+// Records that `what` was not checked, with its reason: skip("avx512 kernels: not on this processor").
+void skip(const std::string& what);
+
+}  // namespace mixrec::test
