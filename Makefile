@@ -26,7 +26,7 @@ examples := $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(example_sources))
 optimise := $(if $(filter 1,$(DEBUG)),-O1 -g,-O3) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 # Tests are compiled for build time: the code under test is in the library.
 optimise_tests := $(if $(SANITIZE),$(optimise),-O1)
-warnings := -Wall -Wextra $(if $(CI),-Werror)
+warnings := -Wall -Wextra -Wno-psabi $(if $(CI),-Werror)
 # The whole library is built for ARCH; only files named *_avx2 and *_avx512 go above it, and only after a look at the processor.
 arch     := -march=$(ARCH)
 maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
