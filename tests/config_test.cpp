@@ -1,0 +1,123 @@
+#include "mixrec/train/config.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/tests/temporary_folder.h"
+
+#include <algorithm>
+#include <doctest/doctest.h>
+
+using namespace mixrec;
+using test::TemporaryFolder;
+using test::write_file;
+
+namespace {
+
+Config set(std::vector<std::string> sets) { return load_config("", sets); }
+
+std::string error_of(std::vector<std::string> sets, const std::string& file = "") {
+  try {
+    load_config(file, sets);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+#define CHECK_CONTAINS(text, part)                   \
+  do {                                               \
+    const std::string message_ = text;               \
+    CAPTURE(message_);                               \
+    CHECK(message_.find(part) != std::string::npos); \
+  } while (0)
+
+}  // namespace
+
+TEST_SUITE("config") {
+  TEST_CASE("defaults, then the file, then --set") {
+    const TemporaryFolder folder;
+    const std::string path = folder / "c.json";
+    write_file(path, R"({
+      // a comment
+      "train": {"epochs": 3, "max_steps": 1e4, "validation": {"days": 1}},
+      "model": {"name": "din", "layers": 2, "sizes": {"hidden": 8, "out": 4}},
+      "groups": [{"pattern": "*.bias", "weight_decay": 0}]
+    })");
+    CHECK(load_config(path, {}).train.epochs == 3);
+    const std::vector<std::string> sets = {"train.epochs=5", "model.sizes.out=1", "data.path=/logs/2026 may",
+                                           "train.refit=true", "data.tasks=[\"click\"]"};
+    const Config config = load_config(path, sets);
+    CHECK(config.train.epochs == 5);
+    CHECK(config.train.max_steps == 10000);
+    CHECK(config.train.validation.days == 1);
+    CHECK(config.train.refit);
+    CHECK(config.train.seed == Config{}.train.seed);
+    CHECK(config.data.path == "/logs/2026 may");
+    CHECK(config.data.tasks == std::vector<std::string>{"click"});
+    CHECK(config.model.name == "din");
+    CHECK(config.model.options.text == R"({"layers":2,"sizes":{"hidden":8,"out":1}})");
+    REQUIRE(config.groups.size() == 1);
+    CHECK(config.groups[0].pattern == "*.bias");
+    CHECK(config.groups[0].lr_scale == 1);
+
+    SUBCASE("the dump gives the same configuration back") {
+      write_file(folder / "d.json", dump_config(config));
+      CHECK(dump_config(load_config(folder / "d.json", {})) == dump_config(config));
+      CHECK(config_differences(config, load_config(folder / "d.json", {})).empty());
+    }
+    SUBCASE("another model drops the options of the first") {
+      CHECK(load_config(path, std::vector<std::string>{"model.name=dlrm"}).model.options.text == "{}");
+    }
+    SUBCASE("differences name the key and both values") {
+      const auto differences = config_differences(config, load_config(path, {}));
+      REQUIRE(differences.size() == 5);
+      CHECK(std::find(differences.begin(), differences.end(), "train.epochs: 5 -> 3") != differences.end());
+    }
+  }
+
+  TEST_CASE("unknown keys name their path and the nearest key") {
+    CHECK_CONTAINS(error_of({"train.epoch=3"}), "unknown key train.epoch; did you mean train.epochs?");
+    CHECK_CONTAINS(error_of({"trian.epochs=3"}), "unknown key trian; did you mean train?");
+    CHECK_CONTAINS(error_of({"train.validation.dayz=3"}), "did you mean train.validation.days?");
+    const TemporaryFolder folder;
+    write_file(folder / "c.json", R"({"optimizer": {"learning_rate": 1}})");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"),
+                   (folder / "c.json") + ": unknown key optimizer.learning_rate");
+    write_file(folder / "c.json", R"({"groups": [{"pattern": "a"}, {"patern": "b"}]})");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"),
+                   "unknown key groups.1.patern; did you mean groups.1.pattern?");
+  }
+
+  TEST_CASE("types and ranges are checked with the path named") {
+    CHECK_CONTAINS(error_of({"train.epochs=three"}), "train.epochs needs a whole number, got \"three\"");
+    CHECK_CONTAINS(error_of({"train.epochs=1.5"}), "train.epochs needs a whole number, got 1.5");
+    CHECK_CONTAINS(error_of({"train.refit=1"}), "train.refit needs true or false, got 1");
+    CHECK_CONTAINS(error_of({"data.path=7"}), "data.path needs a string, got 7");
+    CHECK_CONTAINS(error_of({"train=7"}), "train needs an object, got 7");
+    CHECK_CONTAINS(error_of({"data.overrides=7"}), "data.overrides needs an object");
+    CHECK_CONTAINS(error_of({"data.batch_size=0"}), "data.batch_size is 0, it must lie between 1");
+    CHECK_CONTAINS(error_of({"optimizer.lr=-1"}), "optimizer.lr is -1");
+    CHECK_CONTAINS(error_of({"data.shuffle=row"}),
+                   "data.shuffle is \"row\", known are rows, requests; did you mean rows?");
+    CHECK_CONTAINS(error_of({"train.epochs"}), "expected section.key=value");
+    CHECK_CONTAINS(error_of({}, "/no/such/config.json"), "cannot read /no/such/config.json: No such file");
+    const TemporaryFolder folder;
+    write_file(folder / "c.json", "{\"train\": {");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "c.json is not JSON");
+  }
+
+  TEST_CASE("values of --set are JSON where they can be") {
+    CHECK(set({"train.clip_norm=0.5"}).train.clip_norm == 0.5);
+    CHECK(set({"train.clip_norm=2"}).train.clip_norm == 2);
+    CHECK(set({"data.schema=a=b.json"}).data.schema == "a=b.json");
+    CHECK(set({"data.schema=\"7\""}).data.schema == "7");
+    CHECK(set({"model.layers=4"}).model.options.text == R"({"layers":4})");
+    CHECK(set({"groups=[{\"pattern\":\"x\",\"freeze\":true}]"}).groups.at(0).freeze);
+  }
+
+  TEST_CASE("the help names every key with its default") {
+    const std::string help = describe_config();
+    CHECK_CONTAINS(help, "train.validation.fraction = 0.1");
+    CHECK_CONTAINS(help, "model.name = mixformer");
+    CHECK_CONTAINS(help, "table_optimizer.lr = ");
+  }
+}

@@ -1,0 +1,208 @@
+#include "mixrec/train/metrics.h"
+
+#include "mixrec/core/error.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <unordered_map>
+#include <utility>
+
+namespace mixrec {
+
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+struct Rows {
+  std::span<const float> logits;
+  std::span<const uint8_t> labels;
+  std::span<const float> weights;  // empty = all 1
+
+  size_t size() const { return logits.size(); }
+  double weight(size_t row) const { return weights.empty() ? 1.0 : weights[row]; }
+};
+
+// An unsigned number that orders as the float does; -0 and 0 are equal.
+uint32_t sortable(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// Row numbers by rising score, ties by row number.
+std::vector<uint32_t> order_by_score(std::span<const float> logits) {
+  MR_CHECK(logits.size() <= std::numeric_limits<uint32_t>::max(), "metrics of ", logits.size(),
+           " rows: at most 2^32 - 1 fit");
+  std::vector<uint64_t> keys(logits.size());
+  for (size_t row = 0; row < keys.size(); ++row) keys[row] = uint64_t{sortable(logits[row])} << 32 | row;
+  std::sort(keys.begin(), keys.end());
+  std::vector<uint32_t> order(keys.size());
+  for (size_t i = 0; i < keys.size(); ++i) order[i] = static_cast<uint32_t>(keys[i]);
+  return order;
+}
+
+// AUC over rows that are already in rising order of score: every positive beats the negatives below its group
+// of equal scores, and half of those inside it.
+double auc_of_ordered(const Rows& rows, std::span<const uint32_t> order) {
+  double negatives_below = 0, positives = 0, wins = 0;
+  for (size_t i = 0; i < order.size();) {
+    const float score = rows.logits[order[i]];
+    double tied_positives = 0, tied_negatives = 0;
+    for (; i < order.size() && rows.logits[order[i]] == score; ++i)
+      (rows.labels[order[i]] ? tied_positives : tied_negatives) += rows.weight(order[i]);
+    wins += tied_positives * (negatives_below + 0.5 * tied_negatives);
+    positives += tied_positives;
+    negatives_below += tied_negatives;
+  }
+  return positives > 0 && negatives_below > 0 ? wins / (positives * negatives_below) : kNaN;
+}
+
+GroupedAuc grouped_auc(const Rows& rows, std::span<const uint32_t> order, std::span<const int64_t> groups) {
+  std::unordered_map<int64_t, uint32_t> number;
+  std::vector<uint32_t> group_of(groups.size());
+  std::vector<size_t> ends;
+  for (size_t row = 0; row < groups.size(); ++row) {
+    const auto [it, is_new] = number.try_emplace(groups[row], static_cast<uint32_t>(number.size()));
+    if (is_new) ends.push_back(0);
+    group_of[row] = it->second;
+    ++ends[it->second];
+  }
+  // A counting sort by group keeps the order by score inside each.
+  size_t begin = 0;
+  for (size_t& end : ends) begin += std::exchange(end, begin);
+  std::vector<uint32_t> by_group(order.size());
+  for (const uint32_t row : order) by_group[ends[group_of[row]]++] = row;
+
+  GroupedAuc result;
+  double sum = 0, weighted_sum = 0, impressions = 0;
+  begin = 0;
+  for (const size_t end : ends) {
+    const double value = auc_of_ordered(rows, std::span(by_group).subspan(begin, end - begin));
+    if (std::isnan(value)) {
+      ++result.skipped;
+    } else {
+      ++result.used;
+      sum += value;
+      weighted_sum += value * static_cast<double>(end - begin);
+      impressions += static_cast<double>(end - begin);
+    }
+    begin = end;
+  }
+  result.mean = result.used ? sum / static_cast<double>(result.used) : kNaN;
+  result.by_impressions = result.used ? weighted_sum / impressions : kNaN;
+  return result;
+}
+
+double probability(double logit) { return 1.0 / (1.0 + std::exp(-logit)); }
+
+// -log p of the label: log(1 + exp(-z)) with z turned towards the label, finite for any logit.
+double log_loss_of(double logit, bool label) {
+  const double z = label ? logit : -logit;
+  return std::max(-z, 0.0) + std::log1p(std::exp(-std::abs(z)));
+}
+
+std::vector<CalibrationBin> calibration_bins(const Rows& rows, std::span<const uint32_t> order) {
+  constexpr size_t kBins = 10;
+  std::vector<CalibrationBin> bins(kBins);
+  std::vector<double> weights(kBins);
+  size_t bin = 0;
+  for (size_t i = 0; i < order.size(); ++i) {
+    const uint32_t row = order[i];
+    if (i == 0 || rows.logits[row] != rows.logits[order[i - 1]]) bin = i * kBins / order.size();
+    const double weight = rows.weight(row);
+    ++bins[bin].rows;
+    weights[bin] += weight;
+    bins[bin].predicted += weight * probability(rows.logits[row]);
+    bins[bin].observed += weight * rows.labels[row];
+  }
+  for (size_t b = 0; b < kBins; ++b) bins[b].predicted /= weights[b], bins[b].observed /= weights[b];
+  std::erase_if(bins, [](const CalibrationBin& b) { return b.rows == 0; });
+  return bins;
+}
+
+template <class T>
+void append(std::vector<T>& to, std::span<const T> from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+}  // namespace
+
+void BinaryMeter::add(std::span<const float> logits, std::span<const float> labels,
+                      std::span<const float> weights, std::span<const int64_t> users,
+                      std::span<const int64_t> requests) {
+  const size_t n = logits.size();
+  const auto check_length = [n](const char* what, size_t length, bool optional) {
+    MR_CHECK(length == n || (optional && length == 0), "metrics: ", n, " logits and ", length, " ", what);
+  };
+  check_length("labels", labels.size(), false);
+  check_length("weights", weights.size(), true);
+  check_length("users", users.size(), true);
+  check_length("requests", requests.size(), true);
+  MR_CHECK(
+      logits_.empty() || n == 0 || (users.empty() == users_.empty() && requests.empty() == requests_.empty()),
+      "metrics: users and requests are given in every batch or in none");
+  for (size_t i = 0; i < n; ++i) {
+    const float weight = weights.empty() ? 1.0f : weights[i];
+    if (weight == 0) continue;
+    MR_CHECK(weight > 0 && std::isfinite(weight), "metrics: weight ", weight, " is not a finite number >= 0");
+    MR_CHECK(labels[i] == 0 || labels[i] == 1, "metrics: label ", labels[i], " is neither 0 nor 1");
+    MR_CHECK(!std::isnan(logits[i]), "metrics: a logit is NaN");
+    if (weight != 1 && weights_.empty()) weights_.assign(logits_.size(), 1.0f);
+    logits_.push_back(logits[i]);
+    labels_.push_back(labels[i] != 0);
+    if (weight != 1 || !weights_.empty()) weights_.push_back(weight);
+    if (!users.empty()) users_.push_back(users[i]);
+    if (!requests.empty()) requests_.push_back(requests[i]);
+  }
+}
+
+void BinaryMeter::merge(const BinaryMeter& other) {
+  MR_CHECK(logits_.empty() || other.logits_.empty() ||
+               (users_.empty() == other.users_.empty() && requests_.empty() == other.requests_.empty()),
+           "metrics: users and requests are given in every part or in none");
+  if (!weights_.empty() || !other.weights_.empty()) {
+    weights_.resize(logits_.size(), 1.0f);
+    append<float>(weights_, other.weights_);
+    weights_.resize(logits_.size() + other.logits_.size(), 1.0f);
+  }
+  append<float>(logits_, other.logits_);
+  append<uint8_t>(labels_, other.labels_);
+  append<int64_t>(users_, other.users_);
+  append<int64_t>(requests_, other.requests_);
+}
+
+BinaryMetrics BinaryMeter::compute() const {
+  const Rows rows{logits_, labels_, weights_};
+  const std::vector<uint32_t> order = order_by_score(rows.logits);
+  BinaryMetrics result;
+  result.rows = this->rows();
+  double weight = 0, predicted = 0, observed = 0, loss = 0;
+  for (size_t row = 0; row < rows.size(); ++row) {
+    const double w = rows.weight(row);
+    weight += w;
+    predicted += w * probability(rows.logits[row]);
+    observed += w * rows.labels[row];
+    loss += w * log_loss_of(rows.logits[row], rows.labels[row]);
+  }
+  const double mean = observed / weight;
+  const double entropy =
+      -(mean * std::log(mean) + (1 - mean) * std::log1p(-mean));  // NaN with a single class
+  result.mean_label = mean;
+  result.log_loss = loss / weight;
+  result.normalised_entropy = result.log_loss / entropy;
+  result.calibration = observed > 0 ? predicted / observed : kNaN;
+  result.auc = auc_of_ordered(rows, order);
+  result.user = grouped_auc(rows, users_.empty() ? std::span<const uint32_t>{} : order, users_);
+  result.request = grouped_auc(rows, requests_.empty() ? std::span<const uint32_t>{} : order, requests_);
+  result.deciles = calibration_bins(rows, order);
+  return result;
+}
+
+double auc(std::span<const float> scores, std::span<const float> labels, std::span<const float> weights) {
+  BinaryMeter meter;
+  meter.add(scores, labels, weights);
+  return meter.compute().auc;
+}
+
+}  // namespace mixrec

@@ -1,0 +1,72 @@
+#include "mixrec/train/run_folder.h"
+
+#include "mixrec/core/error.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <unistd.h>
+
+namespace mixrec {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// A file descriptor that closes itself.
+struct Descriptor {
+  Descriptor(const std::string& path, int flags) : fd(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {
+    MR_CHECK(fd >= 0, "cannot open ", path, ": ", std::strerror(errno));
+  }
+  ~Descriptor() { ::close(fd); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int fd;
+};
+
+}  // namespace
+
+RunFolder RunFolder::create(const std::string& path) {
+  MR_CHECK(!fs::exists(path) || fs::is_directory(path), path, " is a file; the run needs a folder");
+  MR_CHECK(!fs::exists(path) || fs::is_empty(path), path,
+           fs::exists(path + "/config.json")
+               ? " already holds a run; continue it with --resume, or choose another --out"
+               : " is not empty; choose another --out");
+  std::error_code error;
+  fs::create_directories(path, error);
+  MR_CHECK(!error, "cannot create the run folder ", path, ": ", error.message());
+  return RunFolder(path);
+}
+
+RunFolder RunFolder::resume(const std::string& path) {
+  MR_CHECK(fs::is_directory(path), "cannot resume: there is no run folder ", path);
+  RunFolder folder(path);
+  MR_CHECK(fs::exists(folder.config_path()), "cannot resume: ", path, " holds no config.json");
+  return folder;
+}
+
+bool RunFolder::has_checkpoint() const { return fs::exists(checkpoint_path()); }
+
+void RunFolder::log(std::string_view json_line) {
+  const Descriptor file(metrics_path(), O_WRONLY | O_CREAT | O_APPEND);
+  const std::string line = std::string(json_line) + "\n";
+  // One write a line: a kill leaves whole lines.
+  MR_CHECK(::write(file.fd, line.data(), line.size()) == static_cast<ssize_t>(line.size()), "cannot write ",
+           metrics_path(), ": ", std::strerror(errno));
+}
+
+int64_t RunFolder::sync_metrics() {
+  const Descriptor file(metrics_path(), O_WRONLY | O_CREAT);
+  MR_CHECK(::fsync(file.fd) == 0, "cannot flush ", metrics_path(), ": ", std::strerror(errno));
+  return static_cast<int64_t>(::lseek(file.fd, 0, SEEK_END));
+}
+
+void RunFolder::cut_metrics(int64_t bytes) {
+  const Descriptor file(metrics_path(), O_WRONLY | O_CREAT);
+  const auto now = static_cast<int64_t>(::lseek(file.fd, 0, SEEK_END));
+  MR_CHECK(now >= bytes, metrics_path(), " has ", now, " bytes, the checkpoint was made at ", bytes);
+  MR_CHECK(::ftruncate(file.fd, bytes) == 0, "cannot cut ", metrics_path(), ": ", std::strerror(errno));
+}
+
+}  // namespace mixrec

@@ -1,0 +1,47 @@
+// The folder that a run leaves: what was asked, what happened, what came out.
+//
+//   config.json           the resolved configuration
+//   metrics.jsonl         one JSON object a line, training and evaluation; cut back to the checkpoint on
+//   resume events.out.tfevents.* the same for TensorBoard checkpoint.safetensors  the newest state, to resume
+//   from best.safetensors      the model that the run chose result.json           the line that the run ended
+//   with
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace mixrec {
+
+class RunFolder {
+ public:
+  // A fresh run: creates the folder.  Refuses one that holds anything already (a run is never overwritten).
+  static RunFolder create(const std::string& path);
+
+  // An interrupted run: the folder must hold a config.json.
+  static RunFolder resume(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  std::string config_path() const { return path_ + "/config.json"; }
+  std::string checkpoint_path() const { return path_ + "/checkpoint.safetensors"; }
+  std::string best_path() const { return path_ + "/best.safetensors"; }
+  std::string result_path() const { return path_ + "/result.json"; }
+  bool has_checkpoint() const;
+
+  // Appends one line to metrics.jsonl.
+  void log(std::string_view json_line);
+
+  // Bytes of metrics.jsonl so far, durable; a checkpoint keeps the number, and a resume cuts the file back to
+  // it.
+  int64_t sync_metrics();
+  void cut_metrics(int64_t bytes);
+
+ private:
+  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+  std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
+
+  std::string path_;
+};
+
+}  // namespace mixrec

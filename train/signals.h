@@ -1,0 +1,21 @@
+// SIGINT and SIGTERM ask the training loop to finish its step, save and leave; a second one kills at once.
+#pragma once
+
+namespace mixrec {
+
+// Catches both signals for its lifetime and restores what was there before.  One at a time.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+
+  // Number of the signal that came, 0 for none.
+  static int received();
+
+  // 128 + the signal's number, as shells report it: 130 or 143.
+  static int exit_code() { return 128 + received(); }
+};
+
+}  // namespace mixrec
