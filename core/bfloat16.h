@@ -5,13 +5,9 @@
 // are kept. Usable from host and device code.
 #pragma once
 
-#include <cstdint>
+#include "mixrec/core/host_device.h"
 
-#ifdef __CUDACC__
-#define MIXREC_HOST_DEVICE __host__ __device__
-#else
-#define MIXREC_HOST_DEVICE
-#endif
+#include <cstdint>
 
 namespace mixrec {
 
@@ -19,18 +15,18 @@ struct bfloat16 {
   uint16_t bits;
 
   bfloat16() = default;
-  MIXREC_HOST_DEVICE constexpr explicit bfloat16(float value) : bits(round(value)) {}
-  MIXREC_HOST_DEVICE constexpr operator float() const {  // NOLINT: widening loses nothing
+  MR_HOST_DEVICE constexpr explicit bfloat16(float value) : bits(round(value)) {}
+  MR_HOST_DEVICE constexpr operator float() const {  // NOLINT: widening loses nothing
     return __builtin_bit_cast(float, static_cast<uint32_t>(bits) << 16);
   }
-  MIXREC_HOST_DEVICE static constexpr bfloat16 from_bits(uint16_t bits) {
+  MR_HOST_DEVICE static constexpr bfloat16 from_bits(uint16_t bits) {
     bfloat16 value(0.0f);
     value.bits = bits;
     return value;
   }
 
  private:
-  MIXREC_HOST_DEVICE static constexpr uint16_t round(float value) {
+  MR_HOST_DEVICE static constexpr uint16_t round(float value) {
     const auto word = __builtin_bit_cast(uint32_t, value);
     // Rounding could carry a NaN's fraction into the sign, so it is cut off and made quiet instead.
     if ((word & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(word >> 16 | 0x40);

@@ -4,7 +4,8 @@
 //
 //   [matmul] inner sizes differ: [2, 3] x [4, 5] (ops/matmul.cpp:28)
 //
-// Errors are thrown, never aborted.  The operation name in front is the innermost `MR_OP` of the running thread.
+// Errors are thrown, never aborted.  The operation name in front is the innermost `MR_OP` of the running
+// thread.
 #pragma once
 
 #include <sstream>
@@ -27,7 +28,8 @@ std::string concat_message(const Args&... args) {
   return out.str();
 }
 
-// The nearest of `candidates` to `word` by edit distance, or "" when none is near enough to be a plausible slip.
+// The nearest of `candidates` to `word` by edit distance, or "" when none is near enough to be a plausible
+// slip.
 template <class Range>
 std::string nearest_name(std::string_view word, const Range& candidates);
 
@@ -75,7 +77,8 @@ std::string nearest_name(std::string_view word, const Range& candidates) {
 #define MR_FAIL(...) ::mixrec::detail::fail(__FILE__, __LINE__, ::mixrec::concat_message(__VA_ARGS__))
 
 // Checks a condition that a caller can break.  Stays on in every build.
-#define MR_CHECK(condition, ...)                \
-  do {                                          \
-    if (!(condition)) [[unlikely]] MR_FAIL(__VA_ARGS__); \
+#define MR_CHECK(condition, ...)   \
+  do {                             \
+    if (!(condition)) [[unlikely]] \
+      MR_FAIL(__VA_ARGS__);        \
   } while (0)

@@ -1,6 +1,7 @@
 // What a data set looks like to a model: plain types that `data` fills in and `nn` and `models` read.
 //
-// A model never sees file names, columns or vocabularies, only features with table sizes, histories and tasks.
+// A model never sees file names, columns or vocabularies, only features with table sizes, histories and
+// tasks.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,9 @@ namespace mixrec {
 // Which side of the decoupling a feature belongs to (MixFormer section 1.3: user heads, item heads).
 enum class FeatureGroup : uint8_t { user, item, context, event };
 
-// How often a feature is stored in a RequestBatch: once per request, once per candidate, once per history event.
-// User features are per request, item features per candidate, event features per event; a context feature is either.
+// How often a feature is stored in a RequestBatch: once per request, once per candidate, once per history
+// event. User features are per request, item features per candidate, event features per event; a context
+// feature is either.
 enum class FeatureScope : uint8_t { request, candidate, event };
 
 enum class FeatureKind : uint8_t {
@@ -30,7 +32,8 @@ struct FeatureSpec {
   FeatureGroup group = FeatureGroup::user;
   FeatureScope scope = FeatureScope::request;
   FeatureKind kind = FeatureKind::categorical;
-  std::string table;   // features of one table name share one table; "" means a table of its own, named as the feature
+  std::string
+      table;  // features of one table name share one table; "" means a table of its own, named as the feature
   int64_t rows = 0;    // rows of that table, the unknown row included; 0 for numeric features
   int64_t width = 16;  // d_i: embedding width in eq 1; equal for all features of one table
 

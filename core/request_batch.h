@@ -4,11 +4,11 @@
 // batch is the case C = R.  Work that belongs to the user is done once per request.
 #pragma once
 
-#include <cstdint>
-#include <vector>
-
 #include "mixrec/core/feature_spec.h"
 #include "mixrec/core/tensor.h"
+
+#include <cstdint>
+#include <vector>
 
 namespace mixrec {
 
@@ -29,7 +29,7 @@ struct RequestBatch {
   int64_t requests = 0;    // R
   int64_t candidates = 0;  // C
 
-  Tensor offsets;                       // i64 [R + 1]: candidates of request r are offsets[r] .. offsets[r + 1]
+  Tensor offsets;  // i64 [R + 1]: candidates of request r are offsets[r] .. offsets[r + 1]
   std::vector<FeatureColumn> features;  // parallel to FeatureSet::features; rows = R or C by their scope
   std::vector<HistoryBatch> histories;  // parallel to FeatureSet::histories
 
@@ -40,8 +40,8 @@ struct RequestBatch {
   std::vector<int64_t> user;  // [C]: grouping key of UAUC
   std::vector<int64_t> row;   // [C]: row number in the data set, for messages and predictions
 
-  // Throws unless shapes, dtypes and offsets fit `spec` and every id is inside its table; names the feature, the row
-  // and the value.  The loader's batches are valid by construction; call it on batches built by hand.
+  // Throws unless shapes, dtypes and offsets fit `spec` and every id is inside its table; names the feature,
+  // the row and the value.  The loader's batches are valid by construction; call it on batches built by hand.
   void validate(const FeatureSet& spec) const;
 
   RequestBatch to(Device device) const;

@@ -1,0 +1,115 @@
+#include "mixrec/tests/op_cases.h"
+
+#include "mixrec/autograd/checkpoint.h"
+#include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/cast.h"
+#include "mixrec/ops/reduce.h"
+#include "mixrec/ops/softmax.h"
+
+namespace mixrec::test {
+
+Tensor normal(Rng& rng, const Shape& shape) {
+  Tensor x = empty(shape, f64);
+  rng.fill_normal(x, 0, 1);
+  return x;
+}
+
+Tensor uniform(Rng& rng, const Shape& shape, double low, double high) {
+  Tensor x = empty(shape, f64);
+  rng.fill_uniform(x, low, high);
+  return x;
+}
+
+Tensor integers(Rng& rng, const Shape& shape, int64_t below) {
+  Tensor x = empty(shape, i64);
+  for (int64_t i = 0; i < x.numel(); ++i) x.data<int64_t>()[i] = static_cast<int64_t>(rng.below(below));
+  return x;
+}
+
+using Inputs = std::vector<Tensor>;
+
+void add_view_cases(std::vector<OpCase>& cases) {
+  const auto cube = [](Rng& rng) -> Inputs { return {normal(rng, {4, 3, 6})}; };
+  cases.push_back({"contiguous", "of a transpose", cube,
+                   [](const Inputs& in) { return in[0].transpose(0, 1).contiguous(); }});
+  cases.push_back({"reshape", "merging", cube, [](const Inputs& in) { return in[0].reshape({12, -1}); }});
+  cases.push_back({"reshape", "splitting a slice", cube, [](const Inputs& in) {
+                     return in[0].narrow(1, 1, 2).reshape({4, 2, 3, 2});
+                   }});
+  cases.push_back({"narrow", "heads", cube, [](const Inputs& in) { return in[0].narrow(1, 1, 2); }});
+  cases.push_back({"narrow", "columns", cube, [](const Inputs& in) { return in[0].narrow(-1, 2, 3); }});
+  cases.push_back({"select", "one head", cube, [](const Inputs& in) { return in[0].select(1, 2); }});
+  cases.push_back({"transpose", "outer", cube, [](const Inputs& in) { return in[0].transpose(0, 1); }});
+  cases.push_back(
+      {"transpose", "inner", cube, [](const Inputs& in) { return in[0].transpose(-1, -2).contiguous(); }});
+  cases.push_back({"checkpoint", "softmax of a product",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {3, 5}), normal(rng, {3, 5})};
+                   },
+                   [](const Inputs& in) {
+                     return checkpoint([](const Inputs& x) { return softmax(x[0] * x[1]) * x[0]; }, in);
+                   }});
+}
+
+void add_softmax_cases(std::vector<OpCase>& cases) {
+  const auto rows = [](const Shape& shape) {
+    return [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; };
+  };
+  for (const Shape& shape : {Shape{7, 13}, Shape{2, 3, 64}, Shape{5, 1}, Shape{0, 4}, Shape{129}}) {
+    cases.push_back(
+        {"softmax", shape.to_string(), rows(shape), [](const Inputs& in) { return softmax(in[0]); }});
+    cases.push_back(
+        {"log_softmax", shape.to_string(), rows(shape), [](const Inputs& in) { return log_softmax(in[0]); }});
+    cases.push_back(
+        {"logsumexp", shape.to_string(), rows(shape), [](const Inputs& in) { return logsumexp(in[0]); }});
+  }
+}
+
+void add_arithmetic_cases(std::vector<OpCase>& cases) {
+  struct Operands {
+    Shape a, b;
+  };
+  for (const auto& [a, b] :
+       {Operands{{3, 5}, {3, 5}}, {{4, 3, 5}, {5}}, {{4, 1, 5}, {3, 1}}, {{2}, {}}, {{0, 3}, {3}}}) {
+    const auto inputs = [a = a, b = b](Rng& rng) -> Inputs {
+      return {normal(rng, a), uniform(rng, b, .5, 2)};
+    };
+    const std::string label = a.to_string() + b.to_string();
+    cases.push_back({"add", label, inputs, [](const Inputs& in) { return in[0] + in[1]; }});
+    cases.push_back({"sub", label, inputs, [](const Inputs& in) { return in[0] - in[1]; }});
+    cases.push_back({"mul", label, inputs, [](const Inputs& in) { return in[0] * in[1]; }});
+    cases.push_back({"div", label, inputs, [](const Inputs& in) { return in[0] / in[1]; }});
+    cases.push_back({"affine", label, inputs, [](const Inputs& in) { return 2.0 - in[0] * 3.0; }});
+  }
+  const auto cube = [](Rng& rng) -> Inputs { return {normal(rng, {4, 300, 3})}; };
+  cases.push_back({"sum", "all", cube, [](const Inputs& in) { return sum(in[0]); }});
+  for (const int dim : {0, 1, 2}) {
+    cases.push_back(
+        {"sum", "dim " + std::to_string(dim), cube, [dim](const Inputs& in) { return sum(in[0], dim); }});
+    cases.push_back(
+        {"sum", "mean " + std::to_string(dim), cube, [dim](const Inputs& in) { return mean(in[0], dim); }});
+  }
+  cases.push_back({"sum_to", "two runs", cube, [](const Inputs& in) { return sum_to(in[0], {1, 300, 1}); }});
+  cases.push_back({"broadcast_to", "both ends",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {3, 1})};
+                   },
+                   [](const Inputs& in) {
+                     return broadcast_to(in[0], {2, 3, 4});
+                   }});
+  cases.push_back({"cast", "there and back", cube,
+                   [](const Inputs& in) { return cast(cast(in[0], f64), in[0].dtype()); }});
+}
+
+const std::vector<OpCase>& op_cases() {
+  static const std::vector<OpCase> cases = [] {
+    std::vector<OpCase> all;
+    add_view_cases(all);
+    add_arithmetic_cases(all);
+    add_softmax_cases(all);
+    return all;
+  }();
+  return cases;
+}
+
+}  // namespace mixrec::test

@@ -1,0 +1,38 @@
+// One table of op cases drives every check of every op: tests/op_test.cpp.
+#pragma once
+
+#include "mixrec/core/rng.h"
+#include "mixrec/core/tensor.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace mixrec::test {
+
+struct OpCase {
+  std::string op;     // the name in MR_OP
+  std::string label;  // what is special about this case
+  // Random inputs in f64.  Floating ones become leaves that require a gradient; integer ones are constants.
+  std::function<std::vector<Tensor>(Rng&)> inputs;
+  std::function<Tensor(const std::vector<Tensor>&)> run;  // a floating result
+
+  // Departures from the defaults, each with its reason.
+  std::string no_gradient = {};       // why the op has none
+  std::string no_low_precision = {};  // why f32 and bf16 are not compared with f64
+  std::string dense_only = {};        // why row-strided inputs are not tried
+};
+
+const std::vector<OpCase>& op_cases();
+
+// Building blocks for rows of the table.
+Tensor normal(Rng& rng, const Shape& shape);                            // f64
+Tensor uniform(Rng& rng, const Shape& shape, double low, double high);  // f64
+Tensor integers(Rng& rng, const Shape& shape, int64_t below);           // i64 in [0, below)
+
+// Families; each is one file of rows.
+void add_view_cases(std::vector<OpCase>& cases);
+void add_arithmetic_cases(std::vector<OpCase>& cases);
+void add_softmax_cases(std::vector<OpCase>& cases);
+
+}  // namespace mixrec::test

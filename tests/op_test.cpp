@@ -1,0 +1,221 @@
+// Every op of the table, checked in every way.
+#include "mixrec/autograd/gradcheck.h"
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/copy.h"
+#include "mixrec/core/error.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/core/storage.h"
+#include "mixrec/ops/cast.h"
+#include "mixrec/tests/op_cases.h"
+
+#include <cmath>
+#include <cstring>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+
+using namespace mixrec;
+using namespace mixrec::test;
+
+namespace {
+
+// All tolerances of the op table, in one place.
+struct Tolerance {
+  double forward, gradient;
+};
+Tolerance tolerance(DType dtype) {
+  if (dtype == bf16) return {2e-2, 2e-2};
+  if (dtype == f32) return {1e-5, 1e-4};
+  return {1e-12, 1e-12};
+}
+
+std::vector<Tensor> inputs_of(const OpCase& row) {
+  Rng rng(derive_seed(17, (row.op + row.label).c_str()));
+  return row.inputs(rng);
+}
+
+void require_gradients(std::vector<Tensor>& inputs) {
+  for (Tensor& x : inputs) {
+    if (x.defined() && is_floating(x.dtype())) x.requires_grad();
+  }
+}
+
+struct Outcome {
+  Tensor y;
+  std::vector<Tensor> grads;  // of floating inputs, in order
+};
+
+// Forward and backward with a fixed upstream gradient.
+Outcome evaluate(const OpCase& row, std::vector<Tensor> inputs) {
+  require_gradients(inputs);
+  Outcome out{row.run(inputs), {}};
+  if (!row.no_gradient.empty()) return out;
+  Tensor upstream = empty(out.y.shape(), f64);
+  Rng(5).fill_normal(upstream, 0, 1);
+  out.y.backward(cast(upstream, out.y.dtype()));
+  for (const Tensor& x : inputs) {
+    if (!x.defined() || !is_floating(x.dtype())) continue;
+    out.grads.push_back(x.grad().defined() ? x.grad() : zeros_like(x));
+  }
+  out.y = out.y.detach();
+  return out;
+}
+
+std::vector<Tensor> converted(const std::vector<Tensor>& inputs, DType dtype) {
+  std::vector<Tensor> out;
+  for (const Tensor& x : inputs) out.push_back(x.defined() && is_floating(x.dtype()) ? cast(x, dtype) : x);
+  return out;
+}
+
+// Frobenius distance, relative; NaN never passes.
+double distance(const Tensor& a, const Tensor& b) {
+  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
+  double gap = 0, size = 0;
+  for (size_t i = 0; i < x.size(); ++i) gap += (x[i] - y[i]) * (x[i] - y[i]), size += y[i] * y[i];
+  return std::sqrt(gap) / std::max(std::sqrt(size), 1e-6);
+}
+
+// Largest element-wise distance, relative to the largest element of its row.
+double row_distance(const Tensor& a, const Tensor& b) {
+  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
+  const auto cols = static_cast<size_t>(a.ndim() ? std::max<int64_t>(a.dim(-1), 1) : 1);
+  double worst = 0, overall = 0;
+  for (const double v : y) overall = std::max(overall, std::abs(v));
+  for (size_t r = 0; r < x.size(); r += cols) {
+    double gap = 0, size = 0;
+    for (size_t i = r; i < r + cols; ++i) {
+      gap = std::max(gap, std::isnan(x[i]) ? INFINITY : std::abs(x[i] - y[i]));
+      size = std::max(size, std::abs(y[i]));
+    }
+    // Rows that cancel to almost nothing are measured against the tensor's scale.
+    worst = std::max(worst, gap / std::max({size, 0.05 * overall, 1e-6}));
+  }
+  return worst;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  if (!(a.shape() == b.shape()) || a.dtype() != b.dtype()) return false;
+  const Tensor x = a.contiguous(), y = b.contiguous();
+  return std::memcmp(x.raw_data(), y.raw_data(), static_cast<size_t>(x.numel()) * size_of(x.dtype())) == 0;
+}
+
+void check_same_bits(const Outcome& a, const Outcome& b) {
+  CHECK(same_bits(a.y, b.y));
+  REQUIRE(a.grads.size() == b.grads.size());
+  for (size_t i = 0; i < a.grads.size(); ++i) CHECK(same_bits(a.grads[i], b.grads[i]));
+}
+
+// The same numbers as a slice of wider, misaligned rows.
+Tensor strided(const Tensor& x) {
+  if (!x.defined() || !is_floating(x.dtype()) || x.ndim() < 2) return x;
+  Shape wide = x.shape();
+  wide.set(-1, x.dim(-1) + 5);
+  wide.set(-2, x.dim(-2) + 1);
+  const Tensor buffer = full(wide, NAN, x.dtype());
+  const Tensor view = buffer.narrow(-1, 3, x.dim(-1)).narrow(-2, 1, x.dim(-2));
+  copy_into(view, x);
+  return view;
+}
+
+struct Guards {
+  Guards() : before(memory_guard_violations()) { set_memory_guards(true); }
+  ~Guards() { set_memory_guards(false); }
+  int64_t violations() const { return memory_guard_violations() - before; }
+  int64_t before;
+};
+
+template <class F>
+void for_all_cases(F f) {
+  for (const OpCase& row : op_cases()) {
+    CAPTURE(row.op);
+    CAPTURE(row.label);
+    try {
+      f(row);
+    } catch (const Error& error) {
+      FAIL_CHECK(error.what());
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("ops: gradients agree with finite differences in f64") {
+  for_all_cases([](const OpCase& row) {
+    if (!row.no_gradient.empty()) return;
+    auto inputs = inputs_of(row);
+    require_gradients(inputs);
+    const auto result = gradcheck(row.run, inputs);
+    CHECK_MESSAGE(result.passed, result.message);
+  });
+}
+
+TEST_CASE("ops: f32 and bf16 agree with f64") {
+  for_all_cases([](const OpCase& row) {
+    if (!row.no_low_precision.empty()) return;
+    for (const DType dtype : {f32, bf16}) {
+      CAPTURE(name_of(dtype));
+      const auto low = converted(inputs_of(row), dtype);
+      // The reference sees the rounded inputs: what is measured is the op, not the rounding of its operands.
+      const Outcome expected = evaluate(row, converted(low, f64)), got = evaluate(row, low);
+      const Tolerance limit = tolerance(dtype);
+      CHECK(got.y.dtype() == dtype);
+      CHECK(distance(got.y, expected.y) <= limit.forward);
+      CHECK(row_distance(got.y, expected.y) <= limit.forward);
+      for (size_t i = 0; i < expected.grads.size(); ++i) {
+        CAPTURE(i);
+        CHECK(distance(got.grads[i], expected.grads[i]) <= limit.gradient);
+        CHECK(row_distance(got.grads[i], expected.grads[i]) <= limit.gradient);
+      }
+    }
+  });
+}
+
+TEST_CASE(
+    "ops: bits do not change from run to run, with threads, or over poisoned memory; nothing is written "
+    "outside") {
+  for_all_cases([](const OpCase& row) {
+    const auto inputs = converted(inputs_of(row), f32);
+    const auto fresh = [&] { return converted(converted(inputs, f64), f32); };
+    const int threads = num_threads();
+    set_num_threads(1);
+    const Outcome serial = evaluate(row, fresh());
+    set_num_threads(3);
+    check_same_bits(evaluate(row, fresh()), serial);
+    set_num_threads(threads);
+    const Guards guards;
+    check_same_bits(evaluate(row, fresh()), serial);
+    CHECK(guards.violations() == 0);
+  });
+}
+
+TEST_CASE("ops: row strides and misaligned rows give the numbers of dense tensors") {
+  for_all_cases([](const OpCase& row) {
+    if (!row.dense_only.empty()) return;
+    const auto dense = inputs_of(row);
+    std::vector<Tensor> views;
+    for (const Tensor& x : dense) views.push_back(strided(x));
+    const Outcome expected = evaluate(row, dense), got = evaluate(row, views);
+    CHECK(distance(got.y, expected.y) <= 1e-12);
+    for (size_t i = 0; i < expected.grads.size(); ++i)
+      CHECK(distance(got.grads[i], expected.grads[i]) <= 1e-12);
+  });
+}
+
+TEST_CASE("ops: every op has a row in the table") {
+  std::set<std::string> rows;
+  for (const OpCase& row : op_cases()) rows.insert(row.op);
+  const std::regex mark("MR_OP\\(\"([a-z0-9_]+)\"\\)");
+  int found = 0;
+  for (const auto& file : std::filesystem::directory_iterator("ops")) {
+    if (file.path().extension() != ".cpp") continue;
+    std::ifstream stream(file.path());
+    const std::string text((std::istreambuf_iterator<char>(stream)), {});
+    for (std::sregex_iterator it(text.begin(), text.end(), mark), end; it != end; ++it, ++found) {
+      CHECK_MESSAGE(rows.contains((*it)[1]), file.path().string(), " has op ", (*it)[1].str(),
+                    " without a row");
+    }
+  }
+  CHECK(found > 0);
+}
