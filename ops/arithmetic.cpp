@@ -64,10 +64,10 @@ Tensor div(const Tensor& a, const Tensor& b) {
   MR_OP("div");
   Tensor y = apply(Arithmetic::div, a, b);
   return record(y, {a, b}, [&] {
-    return [a = a.shape(), b = Saved(b), y = Saved(y)](const Tensor& dy, const Needs& needs) -> Grads {
-      const Tensor da = widened(dy) / widened(b.get());
-      return {needs[0] ? cast(sum_to(da, a), dy.dtype()) : Tensor(),
-              needs[1] ? cast(-sum_to(da * widened(y.get()), b.get().shape()), dy.dtype()) : Tensor()};
+    return [a = Saved(a), b = Saved(b)](const Tensor& dy, const Needs& needs) -> Grads {
+      const Tensor wide = widened(b.get()), da = widened(dy) / wide;
+      return {needs[0] ? cast(sum_to(da, a.get().shape()), dy.dtype()) : Tensor(),
+              needs[1] ? cast(-sum_to(da * (widened(a.get()) / wide), wide.shape()), dy.dtype()) : Tensor()};
     };
   });
 }

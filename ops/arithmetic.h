@@ -4,7 +4,7 @@
 //   add  y = a + b   da = dy       db = dy
 //   sub  y = a - b   da = dy       db = -dy
 //   mul  y = a b     da = dy b     db = dy a           saves a, b
-//   div  y = a / b   da = dy / b   db = -dy y / b      saves b, y
+//   div  y = a / b   da = dy / b   db = -dy a / b²     saves a, b
 //
 // Equal dtypes; shapes broadcast from the last dimension.  Gradients are summed back over stretched
 // dimensions.

@@ -155,7 +155,8 @@ TEST_CASE("ops: f32 and bf16 agree with f64") {
   for_all_cases([](const OpCase& row) {
     if (!row.no_low_precision.empty()) return;
     for (const DType dtype : {f32, bf16}) {
-      CAPTURE(name_of(dtype));
+      const std::string dtype_name = name_of(dtype);
+      CAPTURE(dtype_name);
       const auto low = converted(inputs_of(row), dtype);
       // The reference sees the rounded inputs: what is measured is the op, not the rounding of its operands.
       const Outcome expected = evaluate(row, converted(low, f64)), got = evaluate(row, low);
