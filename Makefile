@@ -27,7 +27,8 @@ optimise := $(if $(filter 1,$(DEBUG)),-O1 -g,-O3) $(if $(SANITIZE),-fsanitize=$(
 # Tests are compiled for build time: the code under test is in the library.
 optimise_tests := $(if $(SANITIZE),$(optimise),-O1)
 warnings := -Wall -Wextra -Wno-psabi $(if $(CI),-Werror)
-# The whole library is built for ARCH; only files named *_avx2 and *_avx512 go above it, and only after a look at the processor.
+# The whole library is built for ARCH; files named *_avx2 and *_avx512 go above it, and run only
+# after a look at the processor; files named *_baseline go below it: they run on any.
 arch     := -march=$(ARCH)
 maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) -I$(BUILD)/include -I$(BUILD)/generated
@@ -49,6 +50,9 @@ prepared := $(BUILD)/generated/mixrec/config.h | $(BUILD)/include/mixrec
 
 compile = $(CXX) $(CXXFLAGS) $(1) -MMD -MP -c $< -o $@
 
+$(BUILD)/obj/%_baseline.o: %_baseline.cpp $(prepared)
+	@mkdir -p $(@D)
+	$(call compile,$(optimise) -march=x86-64)
 $(BUILD)/obj/%_avx2.o: %_avx2.cpp $(prepared)
 	@mkdir -p $(@D)
 	$(call compile,$(optimise) -march=x86-64-v3)
@@ -80,6 +84,15 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(library)
 test-build: $(tests)
 test: $(tests)
 	$(tests)
+
+.PHONY: lint-isa
+# An inline function compiled for a newer processor is one that the linker may pick for the whole program.
+isa_objects := $(call object,$(filter %_avx2.cpp %_avx512.cpp,$(sources)))
+lint-isa: $(isa_objects)
+	@for object in $^; do \
+	  shared=$$(nm -C $$object | grep -E ' [VWuvw] ' | grep -v ' w _') && \
+	    { printf '%s shares inline functions with the rest of the program:\n%s\n' "$$object" "$$shared"; exit 1; }; \
+	done; echo "lint-isa: $(words $^) objects above the baseline share nothing"
 
 .PHONY: format clean
 format:
