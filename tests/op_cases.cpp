@@ -107,6 +107,8 @@ const std::vector<OpCase>& op_cases() {
     add_view_cases(all);
     add_arithmetic_cases(all);
     add_softmax_cases(all);
+    add_request_cases(all);
+    add_embedding_cases(all);
     return all;
   }();
   return cases;

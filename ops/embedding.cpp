@@ -1,0 +1,128 @@
+#include "mixrec/ops/embedding.h"
+
+#include "mixrec/autograd/meta.h"
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/dispatch.h"
+#include "mixrec/core/jagged.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/ops/request.h"
+
+#include <cstring>
+
+namespace mixrec {
+namespace {
+
+void check_table(const Tensor& table, const Tensor& ids) {
+  MR_CHECK(table.ndim() == 2, "needs a table [rows, width], got ", table.shape());
+  MR_CHECK(table.is_leaf(), "the table ", table.shape(),
+           " is the result of an op; only a leaf can collect look-ups");
+  check_ids(ids, table.dim(0), "id");
+}
+
+// rows[i] = the bag of id i.
+Tensor bag_of_each_id(const Tensor& offsets, int64_t count) {
+  Tensor rows = empty({count}, i64, offsets.device());
+  const auto* at = offsets.data<const int64_t>();
+  for (int64_t r = 0; r + 1 < offsets.dim(0); ++r)
+    std::fill(rows.data<int64_t>() + at[r], rows.data<int64_t>() + at[r + 1], r);
+  return rows;
+}
+
+// 1 / the size of the bag of id i.
+Tensor mean_weights(const Tensor& offsets, int64_t count, DType dtype) {
+  Tensor weights = empty({count}, dtype, offsets.device());
+  const auto* at = offsets.data<const int64_t>();
+  dispatch_floating(dtype, [&]<class T>() {
+    for (int64_t r = 0; r + 1 < offsets.dim(0); ++r) {
+      const auto weight = static_cast<T>(acc_t<T>(1) / static_cast<acc_t<T>>(at[r + 1] - at[r]));
+      std::fill(weights.data<T>() + at[r], weights.data<T>() + at[r + 1], weight);
+    }
+  });
+  return weights;
+}
+
+}  // namespace
+
+void check_ids(const Tensor& ids, int64_t rows, const char* what) {
+  MR_CHECK(ids.defined() && ids.dtype() == i64, what, "s must be i64");
+  const Tensor dense = ids.contiguous();
+  const auto* at = dense.data<const int64_t>();
+  uint64_t largest = 0;  // a negative id is a huge one
+  for (int64_t i = 0; i < ids.numel(); ++i) largest = std::max(largest, static_cast<uint64_t>(at[i]));
+  if (ids.numel() == 0 || largest < static_cast<uint64_t>(rows)) return;
+  int64_t bad = 0;
+  while (at[bad] >= 0 && at[bad] < rows) ++bad;
+  MR_FAIL(what, " ", at[bad], " at position ", bad, " of ", ids.shape(), " is outside a table of ", rows,
+          " rows");
+}
+
+Tensor embedding(const Tensor& table, const Tensor& given) {
+  MR_OP("embedding");
+  check_table(table, given);
+  const Tensor ids = given.contiguous().reshape({given.numel()});
+  Shape shape = given.shape();
+  shape.append(table.dim(1));
+  Tensor y = empty(shape, table.dtype(), table.device());
+  run(table, [&]<class T>(auto backend) {
+    kernel::gather_rows<T>(backend, table.mat<const T>(), ids.data<const int64_t>(), y.mat<T>());
+  });
+  return record(y, {table}, [&] {
+    return
+        [leaf = autograd::leaf_meta(table), ids = Saved(ids), d = table.dim(1)](const Tensor& dy) -> Grads {
+          if (dy.numel() > 0)
+            leaf->lookups.push_back({ids.get(), dy.reshape({ids.get().numel(), d}), {}, {}});
+          return {Tensor()};
+        };
+  });
+}
+
+Tensor embedding_bag(const Tensor& table, const Tensor& given_ids, const Tensor& given_offsets,
+                     BagMode mode) {
+  MR_OP("embedding_bag");
+  check_table(table, given_ids);
+  MR_CHECK(given_ids.ndim() == 1, "needs ids [n], got ", given_ids.shape());
+  check_offsets(given_offsets, given_ids.dim(0), "offsets");
+  const Tensor ids = given_ids.contiguous(), offsets = given_offsets.contiguous();
+  const bool mean = mode == BagMode::mean;
+  Tensor y = empty({offsets.dim(0) - 1, table.dim(1)}, table.dtype(), table.device());
+  run(table, [&]<class T>(auto backend) {
+    kernel::sum_segments<T>(backend, table.mat<const T>(), ids.data<const int64_t>(),
+                            offsets.data<const int64_t>(), mean, y.mat<T>());
+  });
+  return record(y, {table}, [&] {
+    return [leaf = autograd::leaf_meta(table), ids = Saved(ids), offsets = Saved(offsets),
+            mean](const Tensor& dy) -> Grads {
+      const int64_t count = ids.get().numel();
+      if (count > 0) {
+        leaf->lookups.push_back({ids.get(), dy, bag_of_each_id(offsets.get(), count),
+                                 mean ? mean_weights(offsets.get(), count, dy.dtype()) : Tensor()});
+      }
+      return {Tensor()};
+    };
+  });
+}
+
+namespace kernel {
+
+template <class T>
+void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y) {
+  // Rows of a large table are far apart: each is asked for while the ones before it are copied.
+  constexpr int64_t kAhead = 8;
+  const int64_t count = y.count();
+  const size_t bytes = static_cast<size_t>(y.cols) * sizeof(T);
+  parallel_for(count, y.cols + 32, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + kAhead < end) __builtin_prefetch(x.row(ids[i + kAhead]));
+      std::memcpy(y.row(i), x.row(ids[i]), bytes);
+    }
+  });
+}
+
+#define MR_INSTANTIATE(T) template void gather_rows(Cpu, Mat<const T>, const int64_t*, Mat<T>)
+MR_INSTANTIATE(float);
+MR_INSTANTIATE(bfloat16);
+MR_INSTANTIATE(double);
+#undef MR_INSTANTIATE
+
+}  // namespace kernel
+}  // namespace mixrec

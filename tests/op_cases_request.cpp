@@ -1,0 +1,66 @@
+#include "mixrec/ops/embedding.h"
+#include "mixrec/ops/request.h"
+#include "mixrec/tests/op_cases.h"
+
+namespace mixrec::test {
+namespace {
+
+using Inputs = std::vector<Tensor>;
+
+// Offsets of segments with the given lengths.
+Tensor offsets_of(const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> at{0};
+  for (const int64_t length : lengths) at.push_back(at.back() + length);
+  return Tensor::from(at);
+}
+
+}  // namespace
+
+void add_request_cases(std::vector<OpCase>& cases) {
+  const std::vector<std::vector<int64_t>> layouts = {{1, 1, 1}, {3, 0, 7, 1}, {0}, {}, {131}, {0, 0, 2, 0}};
+  for (const auto& lengths : layouts) {
+    const Tensor offsets = offsets_of(lengths);
+    const auto requests = static_cast<int64_t>(lengths.size());
+    const int64_t total = offsets.to_vector<int64_t>().back();
+    const std::string label = std::to_string(requests) + " segments of " + std::to_string(total) + " rows";
+    const auto rows = [](int64_t count) {
+      return [count](Rng& rng) -> Inputs { return {normal(rng, {count, 3, 11})}; };
+    };
+    cases.push_back({"expand_by_request", label, rows(requests),
+                     [offsets](const Inputs& in) { return expand_by_request(in[0], offsets); }});
+    cases.push_back({"segment_sum", label, rows(total),
+                     [offsets](const Inputs& in) { return segment_sum(in[0], offsets); }});
+    cases.push_back({"segment_mean", label, rows(total),
+                     [offsets](const Inputs& in) { return segment_mean(in[0], offsets); }});
+  }
+}
+
+void add_embedding_cases(std::vector<OpCase>& cases) {
+  for (const Shape& shape : {Shape{9}, Shape{2, 5}, Shape{0}, Shape{}}) {
+    cases.push_back({"embedding", shape.to_string(),
+                     [shape](Rng& rng) -> Inputs {
+                       return {normal(rng, {7, 13}), integers(rng, shape, 7)};
+                     },
+                     [](const Inputs& in) { return embedding(in[0], in[1]); }});
+  }
+  cases.push_back({"embedding", "twice one table",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {7, 3}), integers(rng, {5}, 7)};
+                   },
+                   [](const Inputs& in) { return embedding(in[0], in[1]) * embedding(in[0], in[1]); }});
+  for (const BagMode mode : {BagMode::sum, BagMode::mean}) {
+    const std::string name = mode == BagMode::sum ? "sum" : "mean";
+    for (const auto& lengths : std::vector<std::vector<int64_t>>{{2, 0, 5, 1}, {0, 0}, {}}) {
+      const Tensor offsets = offsets_of(lengths);
+      const int64_t total = offsets.to_vector<int64_t>().back();
+      cases.push_back(
+          {"embedding_bag", name + " of " + std::to_string(total),
+           [total](Rng& rng) -> Inputs {
+             return {normal(rng, {6, 17}), integers(rng, {total}, 6)};
+           },
+           [offsets, mode](const Inputs& in) { return embedding_bag(in[0], in[1], offsets, mode); }});
+    }
+  }
+}
+
+}  // namespace mixrec::test

@@ -1,0 +1,87 @@
+// The documented errors of the recommender ops, and facts about them that the op table cannot see.
+#include "mixrec/autograd/meta.h"
+#include "mixrec/core/error.h"
+#include "mixrec/ops/embedding.h"
+#include "mixrec/ops/reduce.h"
+#include "mixrec/ops/request.h"
+
+#include <doctest/doctest.h>
+
+using namespace mixrec;
+
+namespace {
+
+Tensor integers(const std::vector<int64_t>& values) { return Tensor::from(values); }
+
+template <class F>
+void check_error(F f, const std::string& expected) {
+  try {
+    f();
+    FAIL_CHECK("no error; expected: ", expected);
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    CAPTURE(message);
+    CHECK(message.find(expected) != std::string::npos);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("embedding: an id outside the table is named with its position") {
+  const Tensor table = ones({3, 2});
+  check_error(
+      [&] {
+        embedding(table, Tensor::from(std::vector<int64_t>{0, 2, 1, 3}, {2, 2}));
+      },
+      "[embedding] id 3 at position 3 of [2, 2] is outside a table of 3 rows");
+  check_error([&] { embedding(table, integers({0, -1})); }, "id -1 at position 1 of [2]");
+  check_error(
+      [&] {
+        embedding_bag(table, integers({7}), integers({0, 1}), BagMode::sum);
+      },
+      "[embedding_bag] id 7 at position 0 of [1] is outside a table of 3 rows");
+  check_error([&] { embedding(table, ones({2})); }, "ids must be i64");
+  check_error([&] { embedding(ones({3}), integers({0})); }, "needs a table [rows, width], got [3]");
+}
+
+TEST_CASE("embedding: only a leaf is a table") {
+  Tensor table = ones({3, 2}).requires_grad();
+  check_error([&] { embedding(table * 2.0, integers({0})); }, "only a leaf can collect look-ups");
+}
+
+TEST_CASE("embedding: a backward leaves look-ups, not a dense gradient") {
+  Tensor table = ones({5, 2}).requires_grad();
+  sum(embedding(table, integers({4, 1, 4}))).backward();
+  sum(embedding_bag(table, integers({0, 1}), integers({0, 0, 2}), BagMode::mean)).backward();
+  CHECK_FALSE(table.meta()->grad.defined());
+  REQUIRE(table.meta()->lookups.size() == 2);
+  CHECK(table.meta()->lookups[0].ids.to_vector<int64_t>() == std::vector<int64_t>{4, 1, 4});
+  CHECK_FALSE(table.meta()->lookups[0].rows.defined());
+  CHECK(table.meta()->lookups[1].rows.to_vector<int64_t>() == std::vector<int64_t>{1, 1});
+  CHECK(table.meta()->lookups[1].weights.to_vector() == std::vector<float>{.5f, .5f});
+  CHECK(table.grad().to_vector() == std::vector<float>{.5f, .5f, 1.5f, 1.5f, 0, 0, 0, 0, 2, 2});
+  table.zero_grad();
+  CHECK_FALSE(table.grad().defined());
+}
+
+TEST_CASE("segments: offsets are checked") {
+  const Tensor x = ones({3, 2});
+  check_error(
+      [&] {
+        segment_sum(x, integers({0, 2}));
+      },
+      "[segment_sum] offsets end at 2 but there are 3 values");
+  check_error([&] { segment_mean(x, integers({0, 2, 1, 3})); }, "offsets fall from 2 to 1 at row 1");
+  check_error([&] { segment_sum(x, integers({1, 3})); }, "offsets must start at 0, start at 1");
+  check_error(
+      [&] {
+        expand_by_request(x, integers({0, 2}));
+      },
+      "[expand_by_request] offsets are for 1 requests, there are 3");
+  check_error([&] { expand_by_request(x, integers({0, 2, 1, 3})); }, "offsets fall from 2 to 1 at row 1");
+  check_error(
+      [&] {
+        embedding_bag(x, integers({0}), integers({0, 2}), BagMode::sum);
+      },
+      "offsets end at 2 but there are 1 values");
+}
