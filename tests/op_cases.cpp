@@ -106,6 +106,7 @@ const std::vector<OpCase>& op_cases() {
     std::vector<OpCase> all;
     add_view_cases(all);
     add_arithmetic_cases(all);
+    add_matmul_cases(all);
     add_softmax_cases(all);
     add_request_cases(all);
     add_embedding_cases(all);

@@ -33,6 +33,7 @@ Tensor integers(Rng& rng, const Shape& shape, int64_t below);           // i64 i
 // Families; each is one file of rows.
 void add_view_cases(std::vector<OpCase>& cases);
 void add_arithmetic_cases(std::vector<OpCase>& cases);
+void add_matmul_cases(std::vector<OpCase>& cases);
 void add_softmax_cases(std::vector<OpCase>& cases);
 void add_request_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);

@@ -1,0 +1,39 @@
+// Matrix products: plain, batched, with bias, and per head.
+//
+//   matmul           y = op(a) op(b)                     da = dy op(b)ᵀ        db = op(a)ᵀ dy       saves a,
+//   b linear           y = x w + bias                      dx = dy wᵀ            dw = xᵀ dy           saves
+//   x, w per_head_matmul  y[:, i] = x[:, i] op(w[i])          dx[:, i] = dy[:, i] op(w[i])ᵀ saves x, w
+//                                                        dw[i] = x[:, i]ᵀ dy[:, i]
+//
+// Operands of one floating dtype, rows may be strided; sums are kept in f32 (f64 for f64).  Gradients that
+// are not needed are not computed.
+#pragma once
+
+#include "mixrec/core/tensor.h"
+#include "mixrec/ops/gemm.h"
+
+namespace mixrec {
+
+struct MatmulOptions {
+  bool transpose_a = false;  // use aᵀ of the last two dimensions
+  bool transpose_b = false;
+};
+
+// [m, k] x [k, n] -> [m, n];  [..., m, k] x [k, n] -> [..., m, n] (without transpose_a);
+// [batch, m, k] x [batch, k, n] -> [batch, m, n].
+Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {});
+
+// x [..., K], w [K, F], bias [F] or undefined -> [..., F].
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
+
+// Every head has its own weight: x [B, N, K], w [N, K, F] -> [B, N, F]; with transpose_w, w is [N, F, K].
+Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w = false);
+
+namespace kernel {
+
+// c = op(a) op(b) [+ bias] [+ c] as ops/gemm.h describes; bias may be null.
+template <class T>
+void product(Cpu, const Gemm& shape, const T* a, const T* b, T* c, const T* bias);
+
+}  // namespace kernel
+}  // namespace mixrec

@@ -1,0 +1,47 @@
+// Rows of the op table for ops/matmul.
+#include "mixrec/ops/matmul.h"
+#include "mixrec/tests/op_cases.h"
+
+namespace mixrec::test {
+
+using Inputs = std::vector<Tensor>;
+
+void add_matmul_cases(std::vector<OpCase>& cases) {
+  const auto pair = [](const Shape& a, const Shape& b) {
+    return [=](Rng& rng) -> Inputs { return {normal(rng, a), normal(rng, b)}; };
+  };
+  const auto add = [&](const std::string& label, const Shape& a, const Shape& b, MatmulOptions options = {}) {
+    cases.push_back(
+        {"matmul", label, pair(a, b), [options](const Inputs& in) { return matmul(in[0], in[1], options); }});
+  };
+  add("plain", {7, 5}, {5, 9});
+  add("aᵀ", {5, 7}, {5, 9}, {.transpose_a = true});
+  add("bᵀ", {7, 5}, {9, 5}, {.transpose_b = true});
+  add("aᵀ bᵀ", {5, 7}, {9, 5}, {.transpose_a = true, .transpose_b = true});
+  add("rows of a batch", {2, 3, 5}, {5, 4});
+  add("batched", {3, 7, 5}, {3, 5, 2});
+  add("batched, both transposed", {3, 5, 7}, {3, 2, 5}, {.transpose_a = true, .transpose_b = true});
+  add("no rows", {0, 5}, {5, 3});
+  add("one row, one column", {1, 17}, {17, 1});
+  add("above the blocks", {67, 70}, {70, 53});
+
+  const auto with_bias = [](Rng& rng) -> Inputs {
+    return {normal(rng, {2, 3, 5}), normal(rng, {5, 4}), normal(rng, {4})};
+  };
+  cases.push_back(
+      {"linear", "bias", with_bias, [](const Inputs& in) { return linear(in[0], in[1], in[2]); }});
+  cases.push_back(
+      {"linear", "no bias", pair({6, 5}, {5, 3}), [](const Inputs& in) { return linear(in[0], in[1]); }});
+  cases.push_back(
+      {"linear", "a vector", pair({5}, {5, 3}), [](const Inputs& in) { return linear(in[0], in[1]); }});
+  cases.push_back({"per_head_matmul", "", pair({6, 3, 5}, {3, 5, 4}),
+                   [](const Inputs& in) { return per_head_matmul(in[0], in[1]); }});
+  cases.push_back({"per_head_matmul", "wᵀ", pair({6, 3, 5}, {3, 4, 5}),
+                   [](const Inputs& in) { return per_head_matmul(in[0], in[1], true); }});
+  cases.push_back({"per_head_matmul", "a slice of heads", pair({6, 8, 5}, {3, 5, 4}),
+                   [](const Inputs& in) { return per_head_matmul(in[0].narrow(1, 2, 3), in[1]); }});
+  cases.push_back({"per_head_matmul", "no rows", pair({0, 3, 5}, {3, 5, 4}),
+                   [](const Inputs& in) { return per_head_matmul(in[0], in[1]); }});
+}
+
+}  // namespace mixrec::test
