@@ -19,6 +19,12 @@ void check_table(const Tensor& table, const Tensor& ids) {
   check_ids(ids, table.dim(0), "id");
 }
 
+// dy as [ids, width]; its rows may stay strided, so that a slice of a wider gradient is not copied.
+Tensor gradient_rows(const Tensor& dy, int64_t width) {
+  const Tensor rows = dy.reshape({dy.numel() / width, width});
+  return rows.strides()[1] == 1 ? rows : rows.contiguous();
+}
+
 // rows[i] = the bag of id i.
 Tensor bag_of_each_id(const Tensor& offsets, int64_t count) {
   Tensor rows = empty({count}, i64, offsets.device());
@@ -69,8 +75,7 @@ Tensor embedding(const Tensor& table, const Tensor& given) {
   return record(y, {table}, [&] {
     return
         [leaf = autograd::leaf_meta(table), ids = Saved(ids), d = table.dim(1)](const Tensor& dy) -> Grads {
-          if (dy.numel() > 0)
-            leaf->lookups.push_back({ids.get(), dy.reshape({ids.get().numel(), d}), {}, {}});
+          if (dy.numel() > 0) leaf->lookups.push_back({ids.get(), gradient_rows(dy, d), {}, {}});
           return {Tensor()};
         };
   });
@@ -93,8 +98,9 @@ Tensor embedding_bag(const Tensor& table, const Tensor& given_ids, const Tensor&
     return [leaf = autograd::leaf_meta(table), ids = Saved(ids), offsets = Saved(offsets),
             mean](const Tensor& dy) -> Grads {
       const int64_t count = ids.get().numel();
-      if (count > 0) {
-        leaf->lookups.push_back({ids.get(), dy, bag_of_each_id(offsets.get(), count),
+      if (count > 0 && dy.numel() > 0) {
+        leaf->lookups.push_back({ids.get(), gradient_rows(dy, dy.dim(1)),
+                                 bag_of_each_id(offsets.get(), count),
                                  mean ? mean_weights(offsets.get(), count, dy.dtype()) : Tensor()});
       }
       return {Tensor()};

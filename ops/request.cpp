@@ -57,7 +57,7 @@ Tensor reduce_recorded(const Tensor& x, const Tensor& given, bool mean) {
   const Tensor offsets = given.contiguous();
   return record(reduce(x, offsets, mean), {x}, [&] {
     return [offsets = Saved(offsets), mean](const Tensor& dy) -> Grads {
-      return {expand(dy, offsets.get(), mean)};
+      return {expand(dy.contiguous(), offsets.get(), mean)};
     };
   });
 }
@@ -74,7 +74,7 @@ Tensor expand_by_request(const Tensor& x, const Tensor& given) {
   check_offsets(offsets, total, "offsets");
   return record(expand(x, offsets, false), {x}, [&] {
     return
-        [offsets = Saved(offsets)](const Tensor& dy) -> Grads { return {reduce(dy, offsets.get(), false)}; };
+        [offsets = Saved(offsets)](const Tensor& dy) -> Grads { return {reduce(dy.contiguous(), offsets.get(), false)}; };
   });
 }
 

@@ -1,4 +1,5 @@
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/request.h"
 #include "mixrec/tests/op_cases.h"
 
@@ -32,6 +33,18 @@ void add_request_cases(std::vector<OpCase>& cases) {
                      [offsets](const Inputs& in) { return segment_sum(in[0], offsets); }});
     cases.push_back({"segment_mean", label, rows(total),
                      [offsets](const Inputs& in) { return segment_mean(in[0], offsets); }});
+  }
+}
+
+void add_head_mixing_cases(std::vector<OpCase>& cases) {
+  for (const Shape& shape :
+       {Shape{5, 4, 8}, Shape{3, 3, 33}, Shape{2, 1, 5}, Shape{0, 2, 4}, Shape{2, 3, 0}}) {
+    for (const int64_t user_heads : {0, 1, 2}) {
+      if (user_heads >= shape[1]) continue;
+      cases.push_back({"head_mixing", shape.to_string() + " user heads " + std::to_string(user_heads),
+                       [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; },
+                       [user_heads](const Inputs& in) { return head_mixing(in[0], user_heads); }});
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #include "mixrec/autograd/meta.h"
 #include "mixrec/core/error.h"
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/request.h"
 
@@ -55,6 +56,7 @@ TEST_CASE("embedding: a backward leaves look-ups, not a dense gradient") {
   sum(embedding_bag(table, integers({0, 1}), integers({0, 0, 2}), BagMode::mean)).backward();
   CHECK_FALSE(table.meta()->grad.defined());
   REQUIRE(table.meta()->lookups.size() == 2);
+  CHECK(table.meta()->lookups[0].dy.strides()[1] == 1);
   CHECK(table.meta()->lookups[0].ids.to_vector<int64_t>() == std::vector<int64_t>{4, 1, 4});
   CHECK_FALSE(table.meta()->lookups[0].rows.defined());
   CHECK(table.meta()->lookups[1].rows.to_vector<int64_t>() == std::vector<int64_t>{1, 1});
@@ -84,4 +86,32 @@ TEST_CASE("segments: offsets are checked") {
         embedding_bag(x, integers({0}), integers({0, 2}), BagMode::sum);
       },
       "offsets end at 2 but there are 1 values");
+}
+
+TEST_CASE("head mixing: two heads of width four") {
+  const Tensor x = Tensor::from({1.f, 2.f, 3.f, 4.f, 5.f, 6.f, 7.f, 8.f}, {1, 2, 4});
+  CHECK(head_mixing(x).to_vector() == std::vector<float>{1, 2, 5, 6, 3, 4, 7, 8});
+  CHECK(head_mixing(x, 1).to_vector() == std::vector<float>{1, 2, 0, 0, 3, 4, 7, 8});
+  CHECK(head_mixing(head_mixing(x)).to_vector() == x.to_vector());
+}
+
+TEST_CASE("request ops: an upstream gradient may be a broadcast one") {
+  Tensor x = ones({2, 2, 4}).requires_grad();
+  (sum(head_mixing(x)) + sum(expand_by_request(x, integers({0, 3, 4}))) +
+   sum(segment_mean(x, integers({0, 2}))))
+      .backward();
+  const std::vector<float> grads = x.grad().to_vector();
+  CHECK(grads == std::vector<float>{4.5f, 4.5f, 4.5f, 4.5f, 4.5f, 4.5f, 4.5f, 4.5f,  //
+                                    2.5f, 2.5f, 2.5f, 2.5f, 2.5f, 2.5f, 2.5f, 2.5f});
+}
+
+TEST_CASE("head mixing: impossible sizes") {
+  check_error(
+      [] {
+        head_mixing(ones({2, 3, 8}));
+      },
+      "[head_mixing] the number of heads N = 3 must divide the width D = 8");
+  check_error([] { head_mixing(ones({3, 8})); }, "needs [batch, heads, width], got [3, 8]");
+  check_error([] { head_mixing(ones({1, 4, 8}), 4); }, "user_heads must be in [0, 4), got 4");
+  check_error([] { head_mixing(ones({1, 4, 8}), -1); }, "user_heads must be in [0, 4), got -1");
 }
