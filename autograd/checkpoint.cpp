@@ -10,7 +10,8 @@ namespace {
 std::vector<Tensor> fresh_leaves(const std::vector<Saved>& saved, const std::vector<bool>& wants_grad) {
   std::vector<Tensor> leaves;
   for (size_t i = 0; i < saved.size(); ++i) {
-    leaves.push_back(saved[i].get().detach());
+    const Tensor& x = saved[i].get();
+    leaves.push_back(x.defined() ? x.detach() : x);
     if (wants_grad[i]) leaves.back().requires_grad();
   }
   return leaves;
@@ -27,7 +28,7 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const st
   std::vector<bool> wants_grad;
   for (const Tensor& x : inputs) {
     saved.emplace_back(x);
-    wants_grad.push_back(x.needs_grad());
+    wants_grad.push_back(x.defined() && x.needs_grad());
   }
   std::vector<Tensor> outputs;
   {
@@ -45,7 +46,7 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const st
     }
     if (rng) *rng = after;
     Grads grads;
-    for (const Tensor& leaf : leaves) grads.push_back(leaf.grad());
+    for (const Tensor& leaf : leaves) grads.push_back(leaf.defined() ? leaf.grad() : Tensor());
     return grads;
   };
   // Recorded even when no input needs a gradient: the parameters inside fn may.

@@ -1,0 +1,76 @@
+// A ranking model behind one small interface, so that the trainer is compiled once and models are found by
+// name.
+//
+// A model is any struct with
+//
+//   Tensor forward(const RequestBatch& batch, Pass& pass);   // logits [C, tasks]
+//   void visit(Visitor& v);
+//
+// and, optionally, `double forward_flops(const RequestBatch&) const` for progress reports.
+#pragma once
+
+#include "mixrec/core/request_batch.h"
+#include "mixrec/models/options.h"
+#include "mixrec/nn/module.h"
+#include "mixrec/nn/pass.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+class RankingModel {
+ public:
+  virtual ~RankingModel() = default;
+  virtual Tensor forward(const RequestBatch& batch, Pass& pass) = 0;
+  virtual std::vector<Parameter> parameters() = 0;
+  virtual double forward_flops(const RequestBatch&) const { return 0; }  // 0: unknown
+};
+
+// Wraps a model, or a reference to one that outlives the wrapper.
+template <class M>
+class ModelHolder : public RankingModel {
+ public:
+  explicit ModelHolder(M model) : model_(std::forward<M>(model)) {}
+  Tensor forward(const RequestBatch& batch, Pass& pass) override { return model_.forward(batch, pass); }
+  std::vector<Parameter> parameters() override { return mixrec::parameters(model_); }
+  double forward_flops(const RequestBatch& batch) const override {
+    if constexpr (requires { model_.forward_flops(batch); }) return model_.forward_flops(batch);
+    return 0;
+  }
+
+ private:
+  M model_;
+};
+
+// A model that can be built by name: "name" in the model section of a configuration.
+struct ModelEntry {
+  std::string name;
+  std::string help;  // one line
+  // `options` is the JSON text of the section's other keys; unknown keys are errors.
+  std::function<std::unique_ptr<RankingModel>(const FeatureSet& spec, const std::string& options, Rng& rng)>
+      build;
+  std::string default_options;  // JSON text
+};
+
+// The entry of a model M(const FeatureSet&, const Options&, Rng&), where Options has
+//   template <class V> void visit(V& v) { v("layers", layers), v("width", width); }
+template <class M, class Options>
+ModelEntry model_entry(std::string name, std::string help) {
+  const auto build = [name](const FeatureSet& spec, const std::string& text,
+                            Rng& rng) -> std::unique_ptr<RankingModel> {
+    Options options;
+    OptionReader reader("model." + name, text);
+    options.visit(reader);
+    reader.finish();
+    return std::make_unique<ModelHolder<M>>(M(spec, options, rng));
+  };
+  Options defaults;
+  OptionWriter writer;
+  defaults.visit(writer);
+  return {std::move(name), std::move(help), build, writer.text()};
+}
+
+}  // namespace mixrec

@@ -1,0 +1,70 @@
+#include "mixrec/nn/module.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/ops/cast.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+
+namespace mixrec {
+
+std::vector<Parameter> check_unshared(std::vector<Parameter> parameters) {
+  std::map<const void*, std::string> seen;
+  for (const Parameter& p : parameters) {
+    const auto [at, fresh] = seen.emplace(p.value.id(), p.name);
+    MR_CHECK(fresh, "'", p.name, "' and '", at->second, "' are one tensor");
+  }
+  return parameters;
+}
+
+void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*>& slots, DType dtype) {
+  for (size_t i = 0; i < slots.size(); ++i) {
+    Tensor& slot = *slots[i];
+    if (!is_floating(slot.dtype())) continue;
+    const bool trained = slot.needs_grad();
+    slot = cast(slot.detach(), dtype);
+    if (trained && parameters[i].kind != ParameterKind::buffer) slot.requires_grad();
+  }
+}
+
+bool matches(std::string_view pattern, std::string_view name) {
+  if (pattern.empty()) return name.empty();
+  if (pattern[0] == '*') {
+    return matches(pattern.substr(1), name) || (!name.empty() && matches(pattern, name.substr(1)));
+  }
+  return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
+}
+
+int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen) {
+  int count = 0;
+  for (const Parameter& p : parameters) {
+    if (p.kind == ParameterKind::buffer || !matches(pattern, p.name)) continue;
+    Tensor(p.value).requires_grad(!frozen);
+    ++count;
+  }
+  return count;
+}
+
+std::string summary(const std::vector<Parameter>& parameters) {
+  size_t width = 4;
+  for (const Parameter& p : parameters) width = std::max(width, p.name.size());
+  std::string text;
+  char line[512];
+  const auto add = [&](const std::string& name, const std::string& shape, int64_t count) {
+    std::snprintf(line, sizeof line, "%-*s  %-18s %14lld\n", static_cast<int>(width), name.c_str(),
+                  shape.c_str(), static_cast<long long>(count));
+    text += line;
+  };
+  int64_t dense = 0, tables = 0;
+  for (const Parameter& p : parameters) {
+    add(p.name, p.value.shape().to_string(), p.value.numel());
+    if (p.kind == ParameterKind::dense) dense += p.value.numel();
+    if (p.kind == ParameterKind::table) tables += p.value.numel();
+  }
+  add("dense parameters", "", dense);
+  add("table parameters", "", tables);
+  return text;
+}
+
+}  // namespace mixrec

@@ -1,0 +1,111 @@
+// Modules: plain structs with a typed forward() and one visit() that names their members.
+//
+//   struct Scorer : Module {
+//     Linear hidden, out;
+//     Scorer(int64_t width, Rng& rng) : hidden(width, 32, rng), out(32, 1, rng) {}
+//     Tensor forward(const Tensor& x) const { return out.forward(silu(hidden.forward(x))); }
+//     void visit(Visitor& v) { v.module("hidden", hidden), v.module("out", out); }
+//   };
+//
+// visit() alone serves parameters, checkpoints, dtype moves, freezing and the summary.  There is no
+// registration and no base class with virtual functions; forward() takes and returns what the module needs.
+#pragma once
+
+#include "mixrec/core/parameter.h"
+#include "mixrec/core/rng.h"
+#include "mixrec/core/tensor.h"
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mixrec {
+
+// Modules move but do not copy: a copy would share its tensors (std::vector<Block>(4, block) would be one set
+// of weights under four names).
+struct Module {
+  Module() = default;
+  Module(Module&&) = default;
+  Module& operator=(Module&&) = default;
+  Module(const Module&) = delete;
+  Module& operator=(const Module&) = delete;
+};
+
+// Walks a model's members with their dotted names.
+class Visitor {
+ public:
+  using Visit = std::function<void(const std::string& name, Tensor& value, ParameterKind kind)>;
+  explicit Visitor(Visit visit) : visit_(std::move(visit)) {}
+
+  // Undefined tensors are passed over: a Linear without bias.
+  void parameter(std::string_view name, Tensor& value) { tensor(name, value, ParameterKind::dense); }
+  void table(std::string_view name, Tensor& value) { tensor(name, value, ParameterKind::table); }
+  void buffer(std::string_view name, Tensor& value) { tensor(name, value, ParameterKind::buffer); }
+
+  template <class M>
+  void module(std::string_view name, M& member) {
+    const size_t outer = prefix_.size();
+    prefix_.append(name).append(".");
+    member.visit(*this);
+    prefix_.resize(outer);
+  }
+  // name.0, name.1, …
+  template <class M>
+  void modules(std::string_view name, std::vector<M>& members) {
+    for (size_t i = 0; i < members.size(); ++i)
+      module(std::string(name) + "." + std::to_string(i), members[i]);
+  }
+
+ private:
+  void tensor(std::string_view name, Tensor& value, ParameterKind kind) {
+    if (value.defined()) visit_(prefix_ + std::string(name), value, kind);
+  }
+
+  Visit visit_;
+  std::string prefix_;
+};
+
+// Every named tensor of a model, in the order of visit().  Throws when one tensor appears under two names.
+std::vector<Parameter> check_unshared(std::vector<Parameter> parameters);
+
+template <class M>
+std::vector<Parameter> parameters(M& model) {
+  std::vector<Parameter> found;
+  Visitor visitor([&](const std::string& name, Tensor& value, ParameterKind kind) {
+    found.push_back({name, value, kind});
+  });
+  model.visit(visitor);
+  return check_unshared(std::move(found));
+}
+
+// Converts every floating tensor in place; gradients are forgotten.  f64 makes gradient checks sharp.
+void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*>& slots, DType dtype);
+
+template <class M>
+void to_dtype(M& model, DType dtype) {
+  std::vector<Parameter> found;
+  std::vector<Tensor*> slots;
+  Visitor visitor([&](const std::string& name, Tensor& value, ParameterKind kind) {
+    found.push_back({name, value, kind});
+    slots.push_back(&value);
+  });
+  model.visit(visitor);
+  convert(found, slots, dtype);
+}
+
+// `pattern` against a dotted name: * stands for any run of characters.
+bool matches(std::string_view pattern, std::string_view name);
+
+// Stops (or resumes) training of all parameters whose names match; returns how many did.
+int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen = true);
+
+// A table of names, shapes and counts, with totals of dense parameters and tables.
+std::string summary(const std::vector<Parameter>& parameters);
+
+template <class M>
+std::string summary(M& model) {
+  return summary(parameters(model));
+}
+
+}  // namespace mixrec

@@ -1,0 +1,28 @@
+// What one forward pass carries besides the batch.
+#pragma once
+
+#include "mixrec/core/rng.h"
+#include "mixrec/core/tensor.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+struct Pass {
+  bool training = false;
+  Rng rng;  // of dropout; its position is part of a checkpoint
+
+  // Auxiliary losses (scalars), added to the task losses by the trainer.
+  std::vector<Tensor> losses;
+  void add_loss(Tensor loss) { losses.push_back(std::move(loss)); }
+
+  // Shows named intermediate tensors to whoever listens: pass.tap("blocks.0.query", q).
+  std::function<void(const std::string& name, const Tensor& value)> listener;
+  void tap(const std::string& name, const Tensor& value) const {
+    if (listener) listener(name, value);
+  }
+};
+
+}  // namespace mixrec
