@@ -1,0 +1,263 @@
+#include "mixrec/data/batch_builder.h"
+
+#include "mixrec/data/dictionary.h"
+#include "mixrec/data/packed_data.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace mixrec {
+
+namespace {
+
+constexpr int64_t kNoTime = INT64_MIN;
+
+// Numbers of the events of one request, oldest first, appended to `events`.
+void take_events(const PackedHistory& history, const PackedData& data, uint32_t request, int64_t length,
+                 TrainedOn trained_on, std::vector<uint64_t>& events) {
+  const uint64_t first = history.first[data.request_user[request]];
+  const size_t before = events.size();
+  for (uint64_t e = history.end[request]; e > first && events.size() - before < static_cast<size_t>(length);
+       --e)
+    if (data.admits(history.split[e - 1], trained_on)) events.push_back(e - 1);
+  std::reverse(events.begin() + static_cast<std::ptrdiff_t>(before), events.end());
+}
+
+Tensor tensor_i64(size_t size) { return empty({static_cast<int64_t>(size)}, i64); }
+
+class Builder {
+ public:
+  Builder(const PackedData& data, std::span<const uint32_t> rows, const BatchRule& rule)
+      : data_(data), rows_(rows), rule_(rule) {}
+
+  RequestBatch build() {
+    group();
+    batch_.requests = static_cast<int64_t>(requests_.size());
+    batch_.candidates = static_cast<int64_t>(rows_.size());
+    for (size_t h = 0; h < data_.histories.size(); ++h) add_history(h);
+    for (size_t f = 0; f < data_.features.size(); ++f) add_feature(f);
+    add_labels();
+    return std::move(batch_);
+  }
+
+ private:
+  void group() {
+    std::vector<int64_t> starts;
+    for (size_t c = 0; c < rows_.size(); ++c) {
+      const uint32_t request = data_.row_request[rows_[c]];
+      items_.push_back(data_.row_item[rows_[c]]);
+      batch_.user.push_back(data_.request_user[request]);
+      batch_.row.push_back(data_.row_number[rows_[c]]);
+      if (rule_.by_request && c > 0 && requests_.back() == request) continue;
+      requests_.push_back(request);
+      starts.push_back(static_cast<int64_t>(c));
+    }
+    starts.push_back(static_cast<int64_t>(rows_.size()));
+    for (const uint32_t request : requests_) users_.push_back(data_.request_user[request]);
+    batch_.offsets = Tensor::from(starts);
+    starts_ = std::move(starts);
+  }
+
+  // Rows above `known` were never trained while hyperparameters are chosen: they read as unknown.
+  uint32_t limit(const PackedFeature& feature) const {
+    return rule_.trained_on == TrainedOn::training_part ? feature.known : UINT32_MAX;
+  }
+
+  // Cells of a feature for the given numbers of users, items, requests or rows.
+  FeatureColumn gather(const PackedFeature& feature, FeatureKind kind, std::span<const uint32_t> at) const {
+    FeatureColumn column;
+    if (kind == FeatureKind::numeric) {
+      column.values = empty({static_cast<int64_t>(at.size())}, f32);
+      float* out = column.values.data<float>();
+      for (size_t i = 0; i < at.size(); ++i) out[i] = feature.values[at[i]];
+      return column;
+    }
+    const uint32_t known = limit(feature);
+    if (kind == FeatureKind::categorical) {
+      column.ids = tensor_i64(at.size());
+      int64_t* out = column.ids.data<int64_t>();
+      const uint32_t* ids = feature.ids.data();
+      for (size_t i = 0; i < at.size(); ++i) {
+        const uint32_t id = ids[at[i]];
+        out[i] = id < known ? id : kUnknownRow;
+      }
+      return column;
+    }
+    column.offsets = tensor_i64(at.size() + 1);
+    int64_t* offsets = column.offsets.data<int64_t>();
+    offsets[0] = 0;
+    for (size_t i = 0; i < at.size(); ++i) {
+      const uint32_t list = feature.ids[at[i]];
+      offsets[i + 1] =
+          offsets[i] + static_cast<int64_t>(feature.list_offsets[list + 1] - feature.list_offsets[list]);
+    }
+    column.ids = tensor_i64(static_cast<size_t>(offsets[at.size()]));
+    int64_t* out = column.ids.data<int64_t>();
+    for (const uint32_t cell : at) {
+      const uint32_t list = feature.ids[cell];
+      for (uint64_t e = feature.list_offsets[list]; e < feature.list_offsets[list + 1]; ++e) {
+        const uint32_t id = feature.list_elements[e];
+        *out++ = id < known ? id : kUnknownRow;
+      }
+    }
+    return column;
+  }
+
+  void add_feature(size_t f) {
+    const PackedFeature& feature = data_.features[f];
+    const FeatureSpec& spec = data_.spec.features[f];
+    const std::span<const uint32_t> at = feature.by == Keyed::user      ? std::span<const uint32_t>(users_)
+                                         : feature.by == Keyed::item    ? std::span<const uint32_t>(items_)
+                                         : feature.by == Keyed::request ? std::span<const uint32_t>(requests_)
+                                                                        : rows_;
+    batch_.features.push_back(feature.by == Keyed::none ? match_counts(*data_.schema.features[f].matches)
+                                                        : gather(feature, spec.kind, at));
+  }
+
+  void add_history(size_t h) {
+    const PackedHistory& history = data_.histories[h];
+    const HistoryRule& rule = data_.schema.histories[h];
+    HistoryBatch out;
+    std::vector<uint64_t>& events = events_.emplace_back();
+    std::vector<int64_t>& offsets = event_offsets_.emplace_back(1, 0);
+    for (const uint32_t request : requests_) {
+      take_events(history, data_, request, rule.length, rule_.trained_on, events);
+      offsets.push_back(static_cast<int64_t>(events.size()));
+    }
+    std::vector<uint32_t>& items = event_items_.emplace_back(events.size());
+    for (size_t e = 0; e < events.size(); ++e) items[e] = history.item[events[e]];
+    out.offsets = Tensor::from(offsets);
+    for (const size_t f : history.features)
+      out.columns.push_back(gather(data_.features[f], data_.spec.features[f].kind, items));
+    for (const auto& signal : history.signals) {
+      FeatureColumn column{tensor_i64(events.size()), {}, {}};
+      int64_t* ids = column.ids.data<int64_t>();
+      for (size_t e = 0; e < events.size(); ++e) ids[e] = signal[events[e]];
+      out.columns.push_back(std::move(column));
+    }
+    if (rule.gap) out.columns.push_back(gaps(history, events, offsets));
+    if (rule.position) out.columns.push_back(positions(offsets));
+    batch_.histories.push_back(std::move(out));
+  }
+
+  FeatureColumn gaps(const PackedHistory& history, const std::vector<uint64_t>& events,
+                     const std::vector<int64_t>& offsets) const {
+    FeatureColumn column{tensor_i64(events.size()), {}, {}};
+    int64_t* ids = column.ids.data<int64_t>();
+    for (size_t r = 0; r < requests_.size(); ++r) {
+      const int64_t now = data_.request_time[requests_[r]];
+      for (int64_t e = offsets[r]; e < offsets[r + 1]; ++e) {
+        const int64_t then = history.time[events[static_cast<size_t>(e)]];
+        ids[e] = then == kNoTime ? kUnknownRow : gap_row(now - then);
+      }
+    }
+    return column;
+  }
+
+  static FeatureColumn positions(const std::vector<int64_t>& offsets) {
+    FeatureColumn column{tensor_i64(static_cast<size_t>(offsets.back())), {}, {}};
+    int64_t* ids = column.ids.data<int64_t>();
+    for (size_t r = 0; r + 1 < offsets.size(); ++r)
+      for (int64_t e = offsets[r]; e < offsets[r + 1]; ++e) ids[e] = offsets[r + 1] - e;
+    return column;
+  }
+
+  // Per candidate: 1 + how many events share a known value of the key with it, capped.
+  FeatureColumn match_counts(const MatchRule& rule) const {
+    const auto& features = data_.spec.features;
+    const auto key = static_cast<size_t>(std::find_if(features.begin(), features.end(),
+                                                      [&](const auto& one) { return one.name == rule.key; }) -
+                                         features.begin());
+    size_t h = 0;
+    while (data_.schema.histories[h].name != rule.history) ++h;
+    const HistoryRule& history_rule = data_.schema.histories[h];
+    const auto& names = history_rule.signals;
+    const auto s = static_cast<size_t>(std::find(names.begin(), names.end(), rule.signal) - names.begin());
+
+    const FeatureKind kind = features[key].kind;
+    const FeatureColumn of_items = gather(data_.features[key], kind, items_);
+    const FeatureColumn of_events = gather(data_.features[key], kind, event_items_[h]);
+    FeatureColumn column{tensor_i64(rows_.size()), {}, {}};
+    int64_t* counts = column.ids.data<int64_t>();
+    for (size_t r = 0; r < requests_.size(); ++r)
+      for (int64_t c = starts_[r]; c < starts_[r + 1]; ++c) {
+        int64_t count = 0;
+        for (int64_t e = event_offsets_[h][r]; e < event_offsets_[h][r + 1]; ++e) {
+          if (s < names.size() && data_.histories[h].signals[s][events_[h][static_cast<size_t>(e)]] < 2)
+            continue;
+          count += kind == FeatureKind::list ? overlap(of_items, c, of_events, e)
+                                             : same(of_items.ids, c, of_events.ids, e);
+        }
+        counts[c] = 1 + std::min(count, rule.cap);
+      }
+    return column;
+  }
+
+  static bool same(const Tensor& a, int64_t i, const Tensor& b, int64_t j) {
+    const int64_t id = a.data<int64_t>()[i];
+    return id != kUnknownRow && id == b.data<int64_t>()[j];
+  }
+
+  static bool overlap(const FeatureColumn& a, int64_t i, const FeatureColumn& b, int64_t j) {
+    const int64_t *a_offsets = a.offsets.data<int64_t>(), *b_offsets = b.offsets.data<int64_t>();
+    for (int64_t x = a_offsets[i]; x < a_offsets[i + 1]; ++x)
+      for (int64_t y = b_offsets[j]; y < b_offsets[j + 1]; ++y)
+        if (same(a.ids, x, b.ids, y)) return true;
+    return false;
+  }
+
+  void add_labels() {
+    const auto tasks = static_cast<int64_t>(data_.labels.size());
+    batch_.labels = empty({batch_.candidates, tasks}, f32);
+    batch_.weights = empty({batch_.candidates, tasks}, f32);
+    float *labels = batch_.labels.data<float>(), *weights = batch_.weights.data<float>();
+    for (const uint32_t row : rows_)
+      for (size_t t = 0; t < data_.labels.size(); ++t) {
+        *weights = label_weight(data_, t, row, rule_.training);
+        *labels++ = *weights++ > 0 ? data_.labels[t][row] : 0;
+      }
+  }
+
+  const PackedData& data_;
+  std::span<const uint32_t> rows_;
+  const BatchRule rule_;
+  RequestBatch batch_;
+  std::vector<uint32_t> requests_, users_, items_;
+  std::vector<int64_t> starts_;
+  std::vector<std::vector<uint64_t>> events_;
+  std::vector<std::vector<int64_t>> event_offsets_;
+  std::vector<std::vector<uint32_t>> event_items_;
+};
+
+}  // namespace
+
+int64_t gap_row(int64_t milliseconds) {
+  const auto seconds = static_cast<uint64_t>(std::max<int64_t>(milliseconds, 0) / 1000);
+  return std::min<int64_t>(std::bit_width(seconds + 1), kGapRows - 1);
+}
+
+float label_weight(const PackedData& data, size_t task, uint32_t row, bool training) {
+  const float weight = data.weights[task][row];
+  const double kept = data.spec.tasks[task].kept_negatives;
+  if (!training || kept == 1 || data.labels[task][row] > 0) return weight;
+  const int64_t number = data.row_number[row];
+  const uint64_t draw =
+      hash_text({reinterpret_cast<const char*>(&number), sizeof number}, data.tasks[task] + 1);
+  return static_cast<double>(draw >> 11) * 0x1p-53 < kept ? weight : 0;
+}
+
+int64_t history_events(const PackedData& data, size_t h, uint32_t request, TrainedOn trained_on) {
+  const PackedHistory& history = data.histories[h];
+  const uint64_t first = history.first[data.request_user[request]];
+  const int64_t length = data.schema.histories[h].length;
+  int64_t count = 0;
+  for (uint64_t e = history.end[request]; e > first && count < length; --e)
+    count += data.admits(history.split[e - 1], trained_on);
+  return count;
+}
+
+RequestBatch build_batch(const PackedData& data, std::span<const uint32_t> rows, const BatchRule& rule) {
+  return Builder(data, rows, rule).build();
+}
+
+}  // namespace mixrec

@@ -1,0 +1,49 @@
+// A data set that is ready to be read: its packed form, mapped into memory, and what models need to know
+// about it.
+//
+//   Dataset data = Dataset::open(find_schema("ml-1m"), "ml-1m");
+//   MixFormer model(data.spec(), options);
+//   Loader loader(data, Split::train, {.batch_size = 1024});
+//   while (auto batch = loader.next()) ...
+#pragma once
+
+#include "mixrec/core/feature_spec.h"
+#include "mixrec/data/manifest.h"
+#include "mixrec/data/prepare.h"
+#include "mixrec/data/schema.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+// Which rows the model was fitted on.  It decides how far histories reach and which values have a row of
+// their own: nothing from the validation rows reaches a model that is chosen by them.
+enum class TrainedOn : uint8_t { training_part, whole_period };
+
+struct PackedData;  // data/packed_data.h
+
+class Dataset {
+ public:
+  // Prepares the folder's files when needed and maps the result.  `tasks` keeps only the named tasks, in that
+  // order.
+  static Dataset open(const Schema& schema, const std::string& folder, const PrepareOptions& options = {},
+                      const std::vector<std::string>& tasks = {});
+
+  const FeatureSet& spec() const;
+  const Schema& schema() const;
+  const Manifest& manifest() const;
+  const std::string& packed_folder() const;
+
+  // Counts and label rates; `refit` is train and validation together.  Tasks are those of spec().
+  SplitStats stats(Split split) const;
+
+  const PackedData& packed() const { return *packed_; }
+
+ private:
+  std::shared_ptr<const PackedData> packed_;
+};
+
+}  // namespace mixrec

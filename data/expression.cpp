@@ -1,0 +1,208 @@
+#include "mixrec/data/expression.h"
+
+#include "mixrec/core/error.h"
+
+#include <cctype>
+#include <cmath>
+#include <functional>
+
+namespace mixrec {
+
+struct Expression::Node {
+  enum class Kind { number, text, column, negate, invert, binary };
+  Kind kind = Kind::number;
+  double number = 0;
+  std::string text;  // a literal, an operator or a column's name
+  size_t column = 0;
+  std::unique_ptr<Node> left, right;
+
+  double value(const CsvReader& reader) const;
+  double compare_text(const CsvReader& reader) const;
+};
+
+namespace {
+
+using Node = Expression::Node;
+using NodePtr = std::unique_ptr<Node>;
+
+// Operators by how tightly they bind, loosest first.
+const std::vector<std::vector<std::string>> kLevels = {
+    {"||"}, {"&&"}, {"<=", ">=", "==", "!=", "<", ">"}, {"+", "-"}, {"*", "/"}};
+
+// Recursive descent over the text; `bind` turns a column's name into its index.
+class Parser {
+ public:
+  Parser(std::string_view text, const std::function<size_t(const std::string&)>& bind)
+      : text_(text), bind_(bind) {}
+
+  NodePtr parse() {
+    NodePtr root = level(0);
+    skip_spaces();
+    if (at_ < text_.size()) fail("unexpected '" + std::string(text_.substr(at_, 1)) + "'");
+    return root;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    MR_FAIL("in the expression \"", text_, "\", at character ", at_ + 1, ": ", what);
+  }
+
+  void skip_spaces() {
+    while (at_ < text_.size() && text_[at_] == ' ') ++at_;
+  }
+
+  bool take(std::string_view word) {
+    skip_spaces();
+    if (!text_.substr(at_).starts_with(word)) return false;
+    at_ += word.size();
+    return true;
+  }
+
+  NodePtr level(size_t depth) {
+    if (depth == kLevels.size()) return unary();
+    NodePtr left = level(depth + 1);
+    while (true) {
+      const std::string* taken = nullptr;
+      for (const auto& op : kLevels[depth])
+        if (take(op)) {
+          taken = &op;
+          break;
+        }
+      if (!taken) return left;
+      auto node = std::make_unique<Node>();
+      node->kind = Node::Kind::binary;
+      node->text = *taken;
+      node->left = std::move(left);
+      node->right = level(depth + 1);
+      check_text_operands(*node);
+      left = std::move(node);
+    }
+  }
+
+  void check_text_operands(const Node& node) const {
+    const bool left = node.left->kind == Node::Kind::text, right = node.right->kind == Node::Kind::text;
+    if (!left && !right) return;
+    const Node& other = left ? *node.right : *node.left;
+    if ((node.text != "==" && node.text != "!=") || other.kind != Node::Kind::column)
+      fail("text can only be compared with a column, by == or !=");
+  }
+
+  NodePtr unary() {
+    auto node = std::make_unique<Node>();
+    if (take("!")) {
+      node->kind = Node::Kind::invert, node->left = unary();
+    } else if (take("-")) {
+      node->kind = Node::Kind::negate, node->left = unary();
+    } else {
+      return primary();
+    }
+    return node;
+  }
+
+  NodePtr primary() {
+    if (take("(")) {
+      NodePtr inner = level(0);
+      if (!take(")")) fail("a ) is missing");
+      return inner;
+    }
+    auto node = std::make_unique<Node>();
+    if (at_ >= text_.size()) fail("a value is missing");
+    const char first = text_[at_];
+    if (first == '\'' || first == '`') {
+      const size_t end = text_.find(first, at_ + 1);
+      if (end == std::string_view::npos) fail("a quote is not closed");
+      node->text = text_.substr(at_ + 1, end - at_ - 1);
+      at_ = end + 1;
+      node->kind = first == '\'' ? Node::Kind::text : Node::Kind::column;
+      if (first == '`') node->column = bind_(node->text);
+      return node;
+    }
+    const size_t start = at_;
+    const auto word = [&](auto accept) {
+      while (at_ < text_.size() && accept(static_cast<unsigned char>(text_[at_]))) ++at_;
+      return text_.substr(start, at_ - start);
+    };
+    if (std::isdigit(static_cast<unsigned char>(first)) || first == '.') {
+      if (!parse_number(word([](int c) { return std::isalnum(c) || c == '.'; }), node->number))
+        fail("not a number");
+      return node;
+    }
+    node->text = word([](int c) { return std::isalnum(c) || c == '_' || c >= 128; });
+    if (node->text.empty()) fail(std::string("unexpected '") + first + "'");
+    node->kind = Node::Kind::column;
+    node->column = bind_(node->text);
+    return node;
+  }
+
+  std::string_view text_;
+  const std::function<size_t(const std::string&)>& bind_;
+  size_t at_ = 0;
+};
+
+}  // namespace
+
+double Expression::Node::compare_text(const CsvReader& reader) const {
+  const Node& literal = left->kind == Kind::text ? *left : *right;
+  const Node& column_node = left->kind == Kind::text ? *right : *left;
+  return (reader.cell(column_node.column) == literal.text) == (text == "==");
+}
+
+double Expression::Node::value(const CsvReader& reader) const {
+  switch (kind) {
+    case Kind::number:
+      return number;
+    case Kind::text:
+      return 0;  // reached only as a whole expression, which the constructor refuses
+    case Kind::column:
+      return reader.number(column);
+    case Kind::negate:
+      return -left->value(reader);
+    case Kind::invert:
+      return left->value(reader) == 0;
+    case Kind::binary:
+      break;
+  }
+  if (left->kind == Kind::text || right->kind == Kind::text) return compare_text(reader);
+  const double a = left->value(reader);
+  if (text == "&&") return a != 0 && right->value(reader) != 0;
+  if (text == "||") return a != 0 || right->value(reader) != 0;
+  const double b = right->value(reader);
+  if (text == "<") return a < b;
+  if (text == "<=") return a <= b;
+  if (text == ">") return a > b;
+  if (text == ">=") return a >= b;
+  if (text == "==") return a == b;
+  if (text == "!=") return a != b;
+  if (text == "+") return a + b;
+  if (text == "-") return a - b;
+  return text == "*" ? a * b : a / b;
+}
+
+Expression::Expression(std::string text, const CsvReader& reader) : text_(std::move(text)) {
+  const std::function<size_t(const std::string&)> bind = [&](const std::string& name) {
+    return reader.column(name);
+  };
+  root_ = Parser(text_, bind).parse();
+  MR_CHECK(root_->kind != Node::Kind::text, "the expression \"", text_, "\" is only a text");
+}
+Expression::Expression(Expression&&) noexcept = default;
+Expression& Expression::operator=(Expression&&) noexcept = default;
+Expression::~Expression() = default;
+
+double Expression::operator()(const CsvReader& reader) const {
+  const double result = root_->value(reader);
+  MR_CHECK(std::isfinite(result), reader.place(), ": \"", text_, "\" is not a finite number");
+  return result;
+}
+
+std::vector<std::string> expression_columns(const std::string& text) {
+  std::vector<std::string> names;
+  const std::function<size_t(const std::string&)> bind = [&](const std::string& name) {
+    names.push_back(name);
+    return size_t{0};
+  };
+  Parser(text, bind).parse();
+  return names;
+}
+
+}  // namespace mixrec

@@ -1,0 +1,70 @@
+// What a packed data set says about itself: where it came from, and what was counted while it was made.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+// `train` is fitted while hyperparameters are chosen on `validation`; `refit` is both together, the whole
+// training period.
+enum class Split : uint8_t { train, validation, test, refit };
+const char* split_name(Split split);
+
+struct SourceFile {
+  std::string name;  // as in the schema
+  int64_t bytes = 0, modified_ns = 0;
+  uint64_t hash = 0;  // of the content
+
+  bool operator==(const SourceFile&) const = default;
+};
+
+// One embedding table.
+struct TableInfo {
+  std::string name;
+  int64_t rows = 0;  // the unknown row included
+  int64_t rows_training =
+      0;  // rows that the training part without validation knows; higher ones are unknown to it
+};
+
+struct TaskStats {
+  int64_t rows = 0;                  // rows whose label counts
+  double weight = 0, positives = 0;  // sums of weights, and of weight times label
+
+  double rate() const { return weight > 0 ? positives / weight : 0; }
+};
+
+struct SplitStats {
+  int64_t rows = 0, requests = 0;
+  std::string first_day, last_day;  // "" when the log has no dates
+  std::vector<TaskStats> tasks;
+};
+
+struct Manifest {
+  static constexpr int kVersion = 1;
+
+  std::string packed_key;
+  std::vector<SourceFile> sources;
+  int64_t rows_read = 0, rows_filtered = 0, duplicates = 0;
+  int64_t rows = 0, requests = 0, users = 0, items = 0;
+  SplitStats splits[3];  // train, validation, test
+  std::vector<TableInfo> tables;
+  std::vector<int64_t> feature_rows;              // parallel to the schema's features; 0: numeric
+  std::vector<std::vector<int64_t>> signal_rows;  // per history and signal
+  std::vector<int64_t> event_counts;              // per history
+};
+
+void write_manifest(const Manifest& manifest, const std::string& path);
+Manifest read_manifest(const std::string& path);
+
+// Size, time of change and content hash of a source; throws when it is missing.
+SourceFile describe_source(const std::string& folder, const std::string& name, bool with_hash);
+
+// Why the packed form no longer fits the schema and the sources in `folder`; "" when it does.  A file with a
+// new time of change but the same content fits.
+std::string stale_because(const Manifest& manifest, const std::string& packed_key,
+                          const std::vector<std::string>& sources, const std::string& folder);
+
+}  // namespace mixrec

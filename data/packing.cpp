@@ -1,0 +1,130 @@
+#include "mixrec/data/packing.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/data/time_format.h"
+
+#include <bit>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+namespace mixrec::packing {
+
+namespace {
+
+constexpr int64_t kDayMilliseconds = 86'400'000;
+// Bucket files of about this size are grouped in memory.
+constexpr int64_t kBucketBytes = 64 << 20;
+
+Place place_of(const FeatureRule& rule, const Schema& schema) {
+  const FeatureSpec& spec = rule.spec;
+  const bool entity = rule.joined.empty() && rule.part.empty();
+  if (spec.group == FeatureGroup::user &&
+      (!rule.joined.empty() || rule.rate || (entity && rule.column == schema.user)))
+    return Place::user;
+  if (spec.group == FeatureGroup::item &&
+      (!rule.joined.empty() || rule.rate || (entity && rule.column == schema.item)))
+    return Place::item;
+  return spec.scope == FeatureScope::request ? Place::request : Place::candidate;
+}
+
+}  // namespace
+
+float as_float(uint32_t raw) { return std::bit_cast<float>(raw); }
+double transformed(double value, bool log1p) {
+  return log1p ? std::copysign(std::log1p(std::abs(value)), value) : value;
+}
+uint32_t as_raw(float value) { return std::bit_cast<uint32_t>(value); }
+
+Packing::Packing(const Schema& the_schema, std::string data_folder, std::string out_folder)
+    : schema(the_schema),
+      data(std::move(data_folder)),
+      out(std::move(out_folder)),
+      columns(schema.features.size()) {
+  for (size_t f = 0; f < columns.size(); ++f) {
+    Column& column = columns[f];
+    column.rule = &schema.features[f];
+    column.place = place_of(*column.rule, schema);
+    const FeatureRule& rule = *column.rule;
+    if (rule.rate || rule.matches) continue;
+    column.of_entity = rule.joined.empty() && rule.part.empty() &&
+                       ((column.place == Place::user && rule.column == schema.user) ||
+                        (column.place == Place::item && rule.column == schema.item));
+    if (column.place >= Place::request) column.slot = layout.slots++;
+    if (column.is_list()) column.cells = std::make_unique<Dictionary>();
+    if (column.of_entity && rule.encoding == Encoding::vocabulary && !column.is_list())
+      column.values = column.place == Place::user ? &users : &items;
+  }
+  // A feature that names an entity's table shares the entity's dictionary.
+  std::map<std::string, Dictionary*> tables;
+  for (const auto& column : columns)
+    if (column.values) tables[column.rule->spec.table_name()] = column.values;
+  for (auto& column : columns) {
+    const FeatureRule& rule = *column.rule;
+    if (column.values || rule.rate || rule.matches || rule.encoding != Encoding::vocabulary ||
+        !rule.part.empty())
+      continue;
+    auto& shared = tables[rule.spec.table_name()];
+    if (!shared) shared = (dictionaries[rule.spec.table_name()] = std::make_unique<Dictionary>()).get();
+    column.values = shared;
+  }
+  layout.tasks = schema.tasks.size();
+  for (const auto& history : schema.histories) {
+    log_signal_at.push_back(layout.signals);
+    layout.signals += history.signals.size();
+  }
+  int64_t bytes = 0;
+  for (const auto& file : schema.files)
+    bytes += static_cast<int64_t>(std::filesystem::file_size(data_path(file)));
+  buckets = static_cast<uint32_t>(std::min<int64_t>(bytes / kBucketBytes + 1, 512));
+}
+
+uint32_t Column::raw_text(std::string_view text) {
+  if (text.empty() && rule->missing) text = *rule->missing;
+  if (is_list()) return cells->add(text);
+  if (rule->encoding == Encoding::hash)
+    return 1 + static_cast<uint32_t>(hash_text(text) % static_cast<uint64_t>(rule->buckets));
+  return values->add(text);
+}
+
+uint32_t Column::raw_missing() {
+  if (!rule->part.empty()) return 0;
+  if (!is_number()) return raw_text("");
+  double value = std::numeric_limits<double>::quiet_NaN();
+  MR_CHECK(!rule->missing || parse_number(*rule->missing, value), "feature '", rule->spec.name,
+           "': its \"missing\" value '", rule->missing.value_or(""), "' is not a number");
+  return as_raw(static_cast<float>(value));
+}
+
+uint32_t Column::raw(const CsvReader& reader, size_t cell) {
+  const std::string_view text = reader.cell(cell);
+  if (!is_number()) return raw_text(text);
+  return text.empty() ? raw_missing() : as_raw(static_cast<float>(reader.number(cell)));
+}
+
+TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours)
+    : rule_(rule),
+      cell_(reader.column(rule.column)),
+      unit_(unit_milliseconds(rule.unit)),
+      offset_(rule.format.empty() ? std::llround(utc_offset_hours * 3'600'000) : 0) {}
+
+int64_t TimeReader::parse(std::string_view text, const CsvReader& reader) const {
+  int64_t milliseconds = 0;
+  if (!rule_.format.empty()) {
+    MR_CHECK(parse_time(text, rule_.format, milliseconds), reader.place(cell_), ": '", text,
+             "' is no time of the form ", rule_.format);
+    return milliseconds;
+  }
+  double value = 0;
+  MR_CHECK(parse_number(text, value), reader.place(cell_), ": '", text, "' is no time in ", rule_.unit);
+  return std::llround(value * unit_);
+}
+
+int64_t TimeReader::milliseconds(const CsvReader& reader) const { return parse(reader.cell(cell_), reader); }
+
+int32_t TimeReader::day(int64_t milliseconds) const {
+  const int64_t local = milliseconds + offset_;
+  return static_cast<int32_t>((local >= 0 ? local : local - kDayMilliseconds + 1) / kDayMilliseconds);
+}
+
+}  // namespace mixrec::packing

@@ -1,0 +1,176 @@
+// How `prepare` works inside; nothing here is needed to use a data set.
+//
+//   read_tables   user and item tables -> one raw number per user or item and column
+//   read_log      the log, once        -> row records, spilled into bucket files by user
+//   place_split   when validation and test begin
+//   read_events   history files        -> event records, spilled the same way
+//   group         bucket by bucket in memory: drop duplicates, split, group into requests, merge events;
+//   counts encode        counts -> vocabularies, edges, moments; raw numbers -> rows of tables
+//
+// Memory holds the dictionaries, the tables and one bucket; never the log.
+#pragma once
+
+#include "mixrec/data/dictionary.h"
+#include "mixrec/data/expression.h"
+#include "mixrec/data/manifest.h"
+#include "mixrec/data/packed_files.h"
+#include "mixrec/data/schema.h"
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace mixrec::packing {
+
+inline constexpr int64_t kBeforeAll = INT64_MIN;  // time of events that have none
+inline constexpr int32_t kDayBeforeAll = INT32_MIN;
+
+// Where the cells of a feature are kept.
+enum class Place : uint8_t { user, item, request, candidate };
+
+// How often a value occurs in the training part, and in the validation rows that a refit adds to it.
+struct Counts {
+  uint32_t train = 0, validation = 0;
+};
+
+// One feature that is read from a column.  A raw number is, by encoding: a number in a dictionary (lists: of
+// the whole cell), a hash bucket, an hour or a weekday, or the bits of an f32 (NaN: missing).
+struct Column {
+  const FeatureRule* rule = nullptr;
+  Place place = Place::candidate;
+  bool of_entity = false;                 // the user's or item's own id
+  Dictionary* values = nullptr;           // vocabulary: shared by the features of one table
+  std::unique_ptr<Dictionary> cells;      // lists: whole cells
+  size_t slot = 0;                        // request, candidate: index in the record
+  std::vector<uint32_t> side;             // user, item: raw number by entity
+  std::vector<Counts> counts;             // request, candidate: by raw number
+  double sum = 0, squares = 0, seen = 0;  // request, candidate, numeric: over training rows
+
+  bool is_number() const { return rule->encoding >= Encoding::quantiles; }
+  bool is_list() const { return rule->spec.kind == FeatureKind::list; }
+  // Raw number of the cell that the reader is at.
+  uint32_t raw(const CsvReader& reader, size_t cell);
+  uint32_t raw_missing();
+  uint32_t raw_text(std::string_view text);  // of vocabularies, hashes and lists
+};
+
+struct RowHead {
+  int64_t time;
+  uint64_t row, duplicate, request;
+  uint32_t user, item;
+  int32_t day;
+  uint32_t events;  // bit h: the row is an event of history h
+  Split split;
+};
+
+struct EventHead {
+  int64_t time;
+  uint64_t order;
+  uint32_t user, item;
+  int32_t day;
+};
+
+// Offsets inside a row record: head, raw numbers, labels, weights, signals.
+struct RowLayout {
+  size_t slots = 0, tasks = 0, signals = 0;
+
+  size_t bytes() const { return (signal_at() + signals + 7) / 8 * 8; }
+  size_t slot_at() const { return sizeof(RowHead); }
+  size_t label_at() const { return slot_at() + 4 * slots; }
+  size_t weight_at() const { return label_at() + 4 * tasks; }
+  size_t signal_at() const { return weight_at() + 4 * tasks; }
+};
+
+struct Packing {
+  Packing(const Schema& schema, std::string data_folder, std::string out_folder);
+
+  const Schema& schema;
+  std::string data, out;
+  Manifest manifest;
+
+  Dictionary users, items;
+  std::map<std::string, std::unique_ptr<Dictionary>>
+      dictionaries;             // by table name, but users' and items' own
+  std::vector<Column> columns;  // parallel to schema.features; features that are not read have no values
+  RowLayout layout;
+  std::vector<size_t> log_signal_at;  // per history: first signal in the row record
+  uint32_t buckets = 1;
+  int64_t rows_read = 0;
+  int32_t last_day = kDayBeforeAll, first_day = INT32_MAX;
+  std::vector<int64_t> times;  // fraction splits and cut-off validation: of every row that may be cut
+
+  // When the validation and test parts begin, for splits in order of time.
+  struct Beginning {
+    int64_t day = INT64_MAX, time = INT64_MAX;
+    bool reached(int64_t a_day, int64_t a_time) const { return a_day >= day || a_time >= time; }
+  } validation, test;
+
+  // By entity: rows of the training part; by item and history: events from files.
+  std::vector<Counts> user_rows, item_rows, item_events;
+  // By history, signal and entity: events from files with the signal known, and true.
+  struct Rate {
+    uint32_t all = 0, yes = 0;
+  };
+  std::vector<std::vector<std::vector<Rate>>> item_rates, user_rates;
+
+  std::string data_path(const std::string& file) const { return data + "/" + file; }
+  std::string out_path(const std::string& file) const { return out + "/" + file; }
+  std::string row_bucket(uint32_t bucket) const { return out_path("spill-rows-" + std::to_string(bucket)); }
+  std::string event_bucket(size_t history, uint32_t bucket) const {
+    return out_path("spill-events-" + std::to_string(history) + "-" + std::to_string(bucket));
+  }
+  Split split_of(int64_t day, int64_t time) const {
+    return test.reached(day, time)         ? Split::test
+           : validation.reached(day, time) ? Split::validation
+                                           : Split::train;
+  }
+};
+
+void read_tables(Packing& packing);
+void read_log(Packing& packing);
+void place_split(Packing& packing);
+void read_events(Packing& packing);
+void group(Packing& packing);
+void encode(Packing& packing);
+
+float as_float(uint32_t raw);
+// The number that is standardised: `value`, or sign(value) log(1 + abs(value)).
+double transformed(double value, bool log1p);
+uint32_t as_raw(float value);
+
+// Reads a point in time, in milliseconds, and its day.
+class TimeReader {
+ public:
+  TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours);
+  int64_t milliseconds(const CsvReader& reader) const;
+  int32_t day(int64_t milliseconds) const;
+  size_t cell() const { return cell_; }
+  // Of a text in the unit; throws with the reader's place.
+  int64_t parse(std::string_view text, const CsvReader& reader) const;
+
+ private:
+  TimeColumn rule_;
+  size_t cell_;
+  double unit_;
+  int64_t offset_;
+};
+
+// Splits a list cell; calls `take(element)` for each; an empty cell has none.
+template <class Take>
+void for_each_element(std::string_view cell, std::string_view separator, const Take& take) {
+  if (cell.empty()) return;
+  if (separator.empty()) {
+    for (size_t i = 0; i < cell.size(); ++i) take(cell.substr(i, 1));
+    return;
+  }
+  while (true) {
+    const size_t end = cell.find(separator);
+    take(cell.substr(0, end));
+    if (end == std::string_view::npos) return;
+    cell.remove_prefix(end + separator.size());
+  }
+}
+
+}  // namespace mixrec::packing

@@ -1,0 +1,373 @@
+// The first reading: tables into memory, log and history files into bucket files.
+#include "mixrec/core/error.h"
+#include "mixrec/data/packing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+namespace mixrec::packing {
+
+namespace {
+
+std::string key_text(const CsvReader& reader, size_t cell, const char* what) {
+  MR_CHECK(!reader.cell(cell).empty(), reader.place(cell), ": the ", what, " is missing");
+  return std::string(reader.cell(cell));
+}
+
+void read_table(Packing& packing, const JoinedTable& table) {
+  Dictionary& entities = table.of_user ? packing.users : packing.items;
+  std::vector<int64_t> line_of;
+  for (const auto& file : table.files) {
+    CsvReader reader(packing.data_path(file), table.format);
+    const size_t key = reader.column(table.key);
+    std::vector<std::pair<Column*, size_t>> cells;
+    for (auto& column : packing.columns)
+      if (column.rule->joined == table.name && !column.rule->rate && !column.rule->matches)
+        cells.emplace_back(&column, reader.column(column.rule->column));
+    while (reader.next()) {
+      const uint32_t entity = entities.add(key_text(reader, key, "key"));
+      if (line_of.size() <= entity) line_of.resize(entity + 1);
+      MR_CHECK(line_of[entity] == 0, reader.place(key), ": the key '", reader.cell(key),
+               "' is already on line ", line_of[entity]);
+      line_of[entity] = reader.line();
+      for (auto& [column, cell] : cells) {
+        const uint32_t raw = column->raw(reader, cell);
+        if (column->side.size() <= entity) column->side.resize(entity + 1, column->raw_missing());
+        column->side[entity] = raw;
+      }
+    }
+  }
+}
+
+// Signals are small whole numbers; 0 in a record means that the event has none.
+uint8_t signal_row(double value, const CsvReader& reader, const SignalRule& signal) {
+  MR_CHECK(value >= 0 && value <= 253 && value == std::floor(value), reader.place(), ": the signal '",
+           signal.name, "' is ", value, "; it must be a whole number from 0 to 253");
+  return static_cast<uint8_t>(1 + value);
+}
+
+// Spills event records of one history, and counts what rates and vocabularies need.
+class EventSpill {
+ public:
+  EventSpill(Packing& packing, size_t history) : packing_(packing), history_(history) {
+    for (uint32_t b = 0; b < packing.buckets; ++b) files_.emplace_back(packing.event_bucket(history, b));
+  }
+
+  void add(EventHead head, const std::vector<uint8_t>& signals) {
+    head.order = count_++;
+    FileWriter& file = files_[head.user % packing_.buckets];
+    file.append(head);
+    file.write(signals.data(), signals.size());
+    const Split split = packing_.split_of(head.day, head.time);
+    count(packing_.item_events, head.item, split);
+    for (size_t s = 0; s < signals.size(); ++s)
+      if (signals[s] != 0 && split == Split::train) {
+        rate(packing_.item_rates[history_][s], head.item, signals[s]);
+        rate(packing_.user_rates[history_][s], head.user, signals[s]);
+      }
+  }
+
+  void close() {
+    for (auto& file : files_) file.close(false);
+  }
+
+ private:
+  static void count(std::vector<Counts>& counts, uint32_t entity, Split split) {
+    if (counts.size() <= entity) counts.resize(entity + 1);
+    counts[entity].train += split == Split::train;
+    counts[entity].validation += split == Split::validation;
+  }
+  static void rate(std::vector<Packing::Rate>& rates, uint32_t entity, uint8_t signal) {
+    if (rates.size() <= entity) rates.resize(entity + 1);
+    ++rates[entity].all;
+    rates[entity].yes += signal > 1;
+  }
+
+  Packing& packing_;
+  size_t history_;
+  uint64_t count_ = 0;
+  std::vector<FileWriter> files_;
+};
+
+// Index of each of a source's signals among the history's.
+std::vector<size_t> signal_places(const HistoryRule& history, const EventSource& source) {
+  std::vector<size_t> places;
+  for (const auto& signal : source.signals)
+    places.push_back(static_cast<size_t>(
+        std::find(history.signals.begin(), history.signals.end(), signal.name) - history.signals.begin()));
+  return places;
+}
+
+// One row a user: lists of items, signals and times side by side.
+void read_sequences(Packing& packing, const HistoryRule& history, const EventSource& source,
+                    const std::string& file, EventSpill& spill) {
+  CsvReader reader(packing.data_path(file), source.format);
+  const size_t user = reader.column(source.user), items = reader.column(source.item);
+  std::optional<TimeReader> time;
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours);
+  std::optional<Expression> where;
+  if (!source.where.empty()) where.emplace(source.where, reader);
+  std::vector<size_t> cells;
+  for (const auto& signal : source.signals) cells.push_back(reader.column(signal.expression));
+  const auto places = signal_places(history, source);
+  const size_t width = history.signals.size();
+  std::vector<EventHead> events;
+  std::vector<std::vector<uint8_t>> signals;
+  while (reader.next()) {
+    if (where && (*where)(reader) == 0) continue;
+    const uint32_t of_user = packing.users.add(key_text(reader, user, "user"));
+    events.clear();
+    for_each_element(reader.cell(items), *source.items_separator, [&](std::string_view item) {
+      MR_CHECK(!item.empty(), reader.place(items), ": an item is missing in the list");
+      events.push_back({kBeforeAll, 0, of_user, packing.items.add(item), kDayBeforeAll});
+    });
+    signals.assign(events.size(), std::vector<uint8_t>(width, 0));
+    const auto beside = [&](size_t cell, const std::string& separator, const auto& take) {
+      size_t at = 0;
+      for_each_element(reader.cell(cell), separator, [&](std::string_view element) {
+        if (at < events.size()) take(at, element);
+        ++at;
+      });
+      MR_CHECK(at == events.size(), reader.place(cell), ": ", at, " elements beside ", events.size(),
+               " items");
+    };
+    for (size_t s = 0; s < cells.size(); ++s)
+      beside(cells[s], source.signals[s].list_separator.value_or(*source.items_separator),
+             [&](size_t at, std::string_view element) {
+               double value = 0;
+               MR_CHECK(parse_number(element, value), reader.place(cells[s]), ": '", element,
+                        "' is not a number");
+               signals[at][places[s]] = signal_row(value, reader, source.signals[s]);
+             });
+    if (time)
+      beside(time->cell(), source.times_separator, [&](size_t at, std::string_view element) {
+        events[at].time = time->parse(element, reader);
+        events[at].day = time->day(events[at].time);
+      });
+    for (size_t e = 0; e < events.size(); ++e) spill.add(events[e], signals[e]);
+  }
+}
+
+void read_event_rows(Packing& packing, const HistoryRule& history, const EventSource& source,
+                     const std::string& file, EventSpill& spill) {
+  CsvReader reader(packing.data_path(file), source.format);
+  const size_t user = reader.column(source.user), item = reader.column(source.item);
+  std::optional<TimeReader> time;
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours);
+  std::optional<Expression> where;
+  if (!source.where.empty()) where.emplace(source.where, reader);
+  std::vector<Expression> rules;
+  for (const auto& signal : source.signals) rules.emplace_back(signal.expression, reader);
+  const auto places = signal_places(history, source);
+  std::vector<uint8_t> signals(history.signals.size());
+  while (reader.next()) {
+    if (where && (*where)(reader) == 0) continue;
+    EventHead head{kBeforeAll, 0, packing.users.add(key_text(reader, user, "user")),
+                   packing.items.add(key_text(reader, item, "item")), kDayBeforeAll};
+    if (time) {
+      head.time = time->milliseconds(reader);
+      head.day = time->day(head.time);
+    }
+    for (size_t s = 0; s < rules.size(); ++s)
+      signals[places[s]] = signal_row(rules[s](reader), reader, source.signals[s]);
+    spill.add(head, signals);
+  }
+}
+
+// Reads one row of the log into a record.
+class RowReader {
+ public:
+  RowReader(Packing& packing, const std::string& file, size_t file_index)
+      : packing_(packing),
+        schema_(packing.schema),
+        reader_(packing.data_path(file), packing.schema.format),
+        user_(reader_.column(schema_.user)),
+        item_(reader_.column(schema_.item)) {
+    if (schema_.time) time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours);
+    if (schema_.date) date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours);
+    if (!schema_.request.empty()) request_ = reader_.column(schema_.request);
+    if (!schema_.where.empty()) where_.emplace(schema_.where, reader_);
+    if (!schema_.weight.empty()) weight_.emplace(schema_.weight, reader_);
+    for (const auto& name : schema_.duplicates) duplicate_.push_back(reader_.column(name));
+    for (auto& column : packing.columns)
+      if (!column.rule->matches && !column.rule->rate && column.place >= Place::request)
+        cells_.emplace_back(&column, reader_.column(column.rule->column));
+    for (const auto& task : schema_.tasks) tasks_.emplace_back(task, reader_);
+    for (size_t h = 0; h < schema_.histories.size(); ++h)
+      for (const auto& source : schema_.histories[h].sources)
+        if (source.log) sources_.emplace_back(packing, h, source, reader_);
+    if (schema_.split.by == SplitBy::column) split_ = reader_.column(schema_.split.column);
+    if (schema_.split.by == SplitBy::files) file_split_ = named_split(schema_.files[file_index]);
+  }
+
+  // Reads the next row into `record`; false at the end.  Sets `keep` to whether the row belongs to the data
+  // set.
+  bool next(std::vector<char>& record, bool& keep) {
+    if (!reader_.next()) return false;
+    keep = !where_ || (*where_)(reader_) != 0;
+    if (keep) fill(record);
+    return true;
+  }
+
+ private:
+  struct Task {
+    Task(const TaskRule& rule, const CsvReader& reader) : name(rule.spec.name), label(rule.label, reader) {
+      if (!rule.mask.empty()) mask.emplace(rule.mask, reader);
+      if (!rule.weight.empty()) weight.emplace(rule.weight, reader);
+    }
+    std::string name;
+    Expression label;
+    std::optional<Expression> mask, weight;
+  };
+
+  struct Source {
+    Source(const Packing& packing, size_t history, const EventSource& source, const CsvReader& reader)
+        : history(history), signals(&source.signals) {
+      if (!source.where.empty()) where.emplace(source.where, reader);
+      for (const size_t place : signal_places(packing.schema.histories[history], source))
+        places.push_back(packing.log_signal_at[history] + place);
+      for (const auto& signal : source.signals) rules.emplace_back(signal.expression, reader);
+    }
+    size_t history;
+    const std::vector<SignalRule>* signals;
+    std::optional<Expression> where;
+    std::vector<size_t> places;
+    std::vector<Expression> rules;
+  };
+
+  void fill(std::vector<char>& record) {
+    const RowLayout& layout = packing_.layout;
+    record.assign(layout.bytes(), 0);
+    RowHead head{};
+    head.row = static_cast<uint64_t>(packing_.rows_read);
+    head.user = packing_.users.add(key_text(reader_, user_, "user"));
+    head.item = packing_.items.add(key_text(reader_, item_, "item"));
+    head.time = time_ ? time_->milliseconds(reader_) : static_cast<int64_t>(head.row);
+    if (date_) {
+      head.day = date_->day(date_->milliseconds(reader_));
+    } else if (time_) {
+      head.day = time_->day(head.time);
+    }
+    if (request_) head.request = hash_text(reader_.cell(*request_));
+    for (const size_t cell : duplicate_) head.duplicate = hash_text(reader_.cell(cell), head.duplicate + 1);
+    head.split = split_ ? named_split(std::string(reader_.cell(*split_))) : file_split_;
+
+    auto* slots = reinterpret_cast<uint32_t*>(record.data() + layout.slot_at());
+    for (auto& [column, cell] : cells_)
+      slots[column->slot] = column->rule->part.empty() ? column->raw(reader_, cell) : part(*column, head);
+    labels(record);
+    for (const auto& source : sources_) {
+      if (source.where && (*source.where)(reader_) == 0) continue;
+      head.events |= 1u << source.history;
+      for (size_t s = 0; s < source.rules.size(); ++s)
+        record[layout.signal_at() + source.places[s]] =
+            static_cast<char>(signal_row(source.rules[s](reader_), reader_, (*source.signals)[s]));
+    }
+    std::memcpy(record.data(), &head, sizeof head);
+  }
+
+  void labels(std::vector<char>& record) {
+    auto* label = reinterpret_cast<float*>(record.data() + packing_.layout.label_at());
+    auto* weight = reinterpret_cast<float*>(record.data() + packing_.layout.weight_at());
+    const double of_row = weight_ ? (*weight_)(reader_) : 1;
+    for (size_t t = 0; t < tasks_.size(); ++t) {
+      const Task& task = tasks_[t];
+      if (task.mask && (*task.mask)(reader_) == 0) continue;
+      const double value = task.label(reader_), of_task = task.weight ? (*task.weight)(reader_) : 1;
+      MR_CHECK(value >= 0 && value <= 1, reader_.place(), ": the label '", task.name, "' is ", value,
+               "; it must lie between 0 and 1");
+      MR_CHECK(of_row >= 0 && of_task >= 0, reader_.place(), ": the weight of '", task.name, "' is negative");
+      label[t] = static_cast<float>(value);
+      weight[t] = static_cast<float>(of_row * of_task);
+    }
+  }
+
+  // Row 1 + hour of the day or weekday (0 = Monday) of the row's time.
+  uint32_t part(const Column& column, const RowHead& head) const {
+    MR_CHECK(schema_.time && column.rule->column == schema_.time->column, "feature '", column.rule->spec.name,
+             "': only log.time has an hour and a weekday");
+    if (column.rule->part == "weekday") return 1 + static_cast<uint32_t>(((head.day + 3) % 7 + 7) % 7);
+    const int64_t local =
+        head.time + (schema_.time->format.empty() ? std::llround(schema_.utc_offset_hours * 3'600'000) : 0);
+    return 1 + static_cast<uint32_t>(((local / 3'600'000) % 24 + 24) % 24);
+  }
+
+  Split named_split(const std::string& value) const {
+    const SplitRule& rule = schema_.split;
+    const auto among = [&](const auto& values) {
+      return std::find(values.begin(), values.end(), value) != values.end();
+    };
+    if (among(rule.train_values)) return Split::train;
+    if (among(rule.validation_values)) return Split::validation;
+    MR_CHECK(among(rule.test_values),
+             rule.by == SplitBy::files ? "the log file '" : reader_.place(*split_) + ": '", value,
+             "' belongs to none of split.train, split.validation and split.test");
+    return Split::test;
+  }
+
+  Packing& packing_;
+  const Schema& schema_;
+  CsvReader reader_;
+  size_t user_, item_;
+  std::optional<TimeReader> time_, date_;
+  std::optional<size_t> request_, split_;
+  std::optional<Expression> where_, weight_;
+  std::vector<size_t> duplicate_;
+  std::vector<std::pair<Column*, size_t>> cells_;
+  std::vector<Task> tasks_;
+  std::vector<Source> sources_;
+  Split file_split_ = Split::train;
+};
+
+}  // namespace
+
+void read_tables(Packing& packing) {
+  for (const auto& table : packing.schema.tables) read_table(packing, table);
+}
+
+void read_events(Packing& packing) {
+  const auto& histories = packing.schema.histories;
+  packing.item_rates.resize(histories.size());
+  packing.user_rates.resize(histories.size());
+  for (size_t h = 0; h < histories.size(); ++h) {
+    packing.item_rates[h].resize(histories[h].signals.size());
+    packing.user_rates[h].resize(histories[h].signals.size());
+    EventSpill spill(packing, h);
+    for (const auto& source : histories[h].sources)
+      for (const auto& file : source.files)
+        source.items_separator ? read_sequences(packing, histories[h], source, file, spill)
+                               : read_event_rows(packing, histories[h], source, file, spill);
+    spill.close();
+  }
+}
+
+void read_log(Packing& packing) {
+  std::vector<FileWriter> files;
+  for (uint32_t b = 0; b < packing.buckets; ++b) files.emplace_back(packing.row_bucket(b));
+  const SplitRule& split = packing.schema.split;
+  const bool cut_by_time =
+      split.by == SplitBy::fraction || (split.by >= SplitBy::column && split.validation > 0);
+  std::vector<char> record;
+  for (size_t f = 0; f < packing.schema.files.size(); ++f) {
+    RowReader reader(packing, packing.schema.files[f], f);
+    bool keep = false;
+    for (; reader.next(record, keep); ++packing.rows_read) {
+      if (!keep) {
+        ++packing.manifest.rows_filtered;
+        continue;
+      }
+      RowHead head;
+      std::memcpy(&head, record.data(), sizeof head);
+      packing.first_day = std::min(packing.first_day, head.day);
+      packing.last_day = std::max(packing.last_day, head.day);
+      if (cut_by_time && head.split == Split::train) packing.times.push_back(head.time);
+      files[head.user % packing.buckets].write(record.data(), record.size());
+    }
+  }
+  for (auto& file : files) file.close(false);
+  MR_CHECK(packing.rows_read > packing.manifest.rows_filtered, packing.schema.files.front(),
+           packing.rows_read == 0 ? ": there is no row under the header" : ": log.where leaves no row");
+}
+
+}  // namespace mixrec::packing
