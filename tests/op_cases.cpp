@@ -111,6 +111,9 @@ const std::vector<OpCase>& op_cases() {
     add_request_cases(all);
     add_head_mixing_cases(all);
     add_embedding_cases(all);
+    add_swiglu_cases(all);
+    add_norm_cases(all);
+    add_layout_cases(all);
     return all;
   }();
   return cases;

@@ -38,5 +38,8 @@ void add_softmax_cases(std::vector<OpCase>& cases);
 void add_request_cases(std::vector<OpCase>& cases);
 void add_head_mixing_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);
+void add_swiglu_cases(std::vector<OpCase>& cases);
+void add_norm_cases(std::vector<OpCase>& cases);
+void add_layout_cases(std::vector<OpCase>& cases);
 
 }  // namespace mixrec::test

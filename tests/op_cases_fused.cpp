@@ -1,0 +1,55 @@
+// Rows of the table for ops/swiglu and ops/norm.
+#include "mixrec/ops/norm.h"
+#include "mixrec/ops/swiglu.h"
+#include "mixrec/tests/op_cases.h"
+
+namespace mixrec::test {
+
+using Inputs = std::vector<Tensor>;
+
+void add_swiglu_cases(std::vector<OpCase>& cases) {
+  for (const Shape& shape : {Shape{7, 13}, Shape{2, 3, 64}, Shape{5, 1}, Shape{0, 4}, Shape{131}}) {
+    cases.push_back({"swiglu", shape.to_string(),
+                     [shape](Rng& rng) -> Inputs {
+                       return {normal(rng, shape), normal(rng, shape)};
+                     },
+                     [](const Inputs& in) { return swiglu(in[0], in[1]); }});
+    Shape wide = shape;
+    wide.set(-1, 2 * shape[-1]);
+    cases.push_back({"swiglu", "fused " + wide.to_string(),
+                     [wide](Rng& rng) -> Inputs { return {normal(rng, wide)}; },
+                     [](const Inputs& in) { return swiglu(in[0]); }});
+  }
+  const auto wide = [](Rng& rng) -> Inputs { return {normal(rng, {9, 40})}; };
+  cases.push_back(
+      {"swiglu", "only the gate needs a gradient", wide,
+       [](const Inputs& in) { return swiglu(in[0].narrow(-1, 3, 17), in[0].detach().narrow(-1, 20, 17)); },
+       "finite differences see the held-constant half of the buffer too"});
+}
+
+void add_norm_cases(std::vector<OpCase>& cases) {
+  for (const Shape& shape :
+       {Shape{7, 13}, Shape{2, 3, 64}, Shape{300, 5}, Shape{5, 1}, Shape{0, 4}, Shape{131}}) {
+    const auto inputs = [shape](Rng& rng) -> Inputs {
+      return {normal(rng, shape), uniform(rng, {shape[-1]}, .5, 2), normal(rng, {shape[-1]})};
+    };
+    const auto only_x = [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; };
+    const std::string label = shape.to_string();
+    // With eps 1, rows of one element still have a gradient that finite differences can see.
+    cases.push_back({"rms_norm", label, inputs, [](const Inputs& in) { return rms_norm(in[0], in[1], 1); }});
+    cases.push_back(
+        {"rms_norm", "plain " + label, only_x, [](const Inputs& in) { return rms_norm(in[0], {}, .1); }});
+    // A row of one element is its own mean: the exact gradient is zero, and f32 leaves rounding there.
+    const std::string no_low = shape[-1] == 1 ? "relative errors of a gradient that is zero" : "";
+    cases.push_back({"layer_norm", label, inputs,
+                     [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 1); }, "", no_low});
+    cases.push_back({"layer_norm", "plain " + label, only_x,
+                     [](const Inputs& in) { return layer_norm(in[0], {}, {}, .1); }});
+  }
+  const auto rows = [](Rng& rng) -> Inputs { return {normal(rng, {17, 24}), normal(rng, {24})}; };
+  cases.push_back({"rms_norm", "default eps", rows, [](const Inputs& in) { return rms_norm(in[0], in[1]); }});
+  cases.push_back(
+      {"layer_norm", "only a bias", rows, [](const Inputs& in) { return layer_norm(in[0], {}, in[1]); }});
+}
+
+}  // namespace mixrec::test

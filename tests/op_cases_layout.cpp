@@ -1,0 +1,47 @@
+// Rows of the table for ops/layout.
+#include "mixrec/ops/layout.h"
+#include "mixrec/tests/op_cases.h"
+
+namespace mixrec::test {
+
+using Inputs = std::vector<Tensor>;
+
+void add_layout_cases(std::vector<OpCase>& cases) {
+  const auto three = [](Rng& rng) -> Inputs {
+    return {normal(rng, {4, 3, 5}), normal(rng, {4, 3, 1}), normal(rng, {4, 3, 11})};
+  };
+  cases.push_back({"concat", "columns", three, [](const Inputs& in) { return concat(in, -1); }});
+  cases.push_back({"concat", "rows, one part twice", three, [](const Inputs& in) {
+                     return concat({in[0], in[2].narrow(-1, 2, 5), in[0]}, 0);
+                   }});
+  cases.push_back({"concat", "an empty part", three, [](const Inputs& in) {
+                     return concat({in[0], in[0].narrow(1, 0, 0), in[0]}, 1);
+                   }});
+
+  const auto cube = [](Rng& rng) -> Inputs { return {normal(rng, {4, 7, 6})}; };
+  cases.push_back({"split", "heads", cube, [](const Inputs& in) {
+                     const auto parts = split(in[0], 1, {2, 4, 1});
+                     return parts[0].reshape({8, 6}) * parts[1].narrow(1, 1, 2).reshape({8, 6});
+                   }});
+  cases.push_back({"split", "a part nobody uses", cube, [](const Inputs& in) {
+                     return split(in[0], -1, {4, 0, 2})[2] * 3;
+                   }});
+
+  for (const Shape& shape : {Shape{9, 17}, Shape{5, 3, 2}, Shape{40}, Shape{1, 8}}) {
+    cases.push_back({"gather_rows", shape.to_string(),
+                     [shape](Rng& rng) -> Inputs {
+                       return {normal(rng, shape), integers(rng, {23}, shape[0])};
+                     },
+                     [](const Inputs& in) { return gather_rows(in[0], in[1]); }});
+  }
+  cases.push_back({"gather_rows", "no ids",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {3, 4}), integers(rng, {0}, 3)};
+                   },
+                   [](const Inputs& in) { return gather_rows(in[0], in[1]); }});
+
+  cases.push_back({"pad_last", "by 3", cube, [](const Inputs& in) { return pad_last(in[0], 3); }});
+  cases.push_back({"pad_last", "by nothing", cube, [](const Inputs& in) { return pad_last(in[0], 0); }});
+}
+
+}  // namespace mixrec::test
