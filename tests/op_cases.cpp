@@ -109,6 +109,7 @@ const std::vector<OpCase>& op_cases() {
     add_matmul_cases(all);
     add_softmax_cases(all);
     add_request_cases(all);
+    add_attend_cases(all);
     add_head_mixing_cases(all);
     add_embedding_cases(all);
     add_swiglu_cases(all);

@@ -1,11 +1,14 @@
 // The documented errors of the recommender ops, and facts about them that the op table cannot see.
 #include "mixrec/autograd/meta.h"
 #include "mixrec/core/error.h"
+#include "mixrec/core/rng.h"
+#include "mixrec/ops/attend.h"
 #include "mixrec/ops/embedding.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/request.h"
 
+#include <cmath>
 #include <doctest/doctest.h>
 
 using namespace mixrec;
@@ -114,4 +117,62 @@ TEST_CASE("head mixing: impossible sizes") {
   check_error([] { head_mixing(ones({3, 8})); }, "needs [batch, heads, width], got [3, 8]");
   check_error([] { head_mixing(ones({1, 4, 8}), 4); }, "user_heads must be in [0, 4), got 4");
   check_error([] { head_mixing(ones({1, 4, 8}), -1); }, "user_heads must be in [0, 4), got -1");
+}
+
+TEST_CASE("attend: shapes and offsets are checked") {
+  const Tensor u = ones({2, 2, 3}), h = ones({4, 6}), events = integers({0, 1, 4}),
+               candidates = integers({0, 1, 2});
+  check_error(
+      [&] {
+        attend(u, ones({4, 8}), events, candidates);
+      },
+      "[attend] events are 8 wide, 2 heads of 3 need 6");
+  check_error(
+      [&] {
+        attend(u, h, integers({0, 1, 3}), candidates);
+      },
+      "history offsets end at 3 but there are 4 values");
+  check_error(
+      [&] {
+        attend(u, h, events, integers({0, 3}));
+      },
+      "candidate offsets end at 3 but there are 2 values");
+  check_error(
+      [&] {
+        attend(u, h, events, integers({0, 2}));
+      },
+      "history offsets are for 2 requests, candidate offsets for 1");
+  check_error([&] { attend(u, ones({4, 6}, f64), events, candidates); }, "u is f32 and h is f64");
+  check_error(
+      [&] {
+        attend(ones({2, 6}), h, events, candidates);
+      },
+      "needs queries [candidates, heads, width]");
+}
+
+TEST_CASE("attend: by hand") {
+  // One head of width one: scores 1·0 and 1·ln 3 give weights 1/4 and 3/4.
+  const double ln3 = std::log(3.0);
+  const Tensor h = Tensor::from({0.0, ln3}, {2, 1}), u = Tensor::from({1.0, 5.0}, {2, 1, 1});
+  const Tensor m = attend(u, h, integers({0, 2, 2}), integers({0, 1, 2}));
+  CHECK(m.to_vector<double>()[0] == doctest::Approx(.75 * ln3));
+  CHECK(m.to_vector<double>()[1] == 0);  // no history
+}
+
+TEST_CASE("attend: a candidate has the same bits alone and in company") {
+  Rng rng(3);
+  Tensor h = empty({150, 24}), u = empty({21, 3, 8});
+  rng.fill_normal(h, 0, 1);
+  rng.fill_normal(u, 0, 1);
+  const std::vector<float> together = attend(u, h, integers({0, 150}), integers({0, 21})).to_vector();
+  for (int64_t c = 0; c < 21; ++c) {
+    const auto alone = attend(u.narrow(0, c, 1), h, integers({0, 150}), integers({0, 1})).to_vector();
+    CHECK(std::equal(alone.begin(), alone.end(), together.begin() + c * 24));
+  }
+}
+
+TEST_CASE("attend: large scores do not overflow") {
+  const Tensor h = Tensor::from({1000.f, -1000.f, 999.f}, {3, 1}), u = ones({1, 1, 1});
+  const float m = attend(u, h, integers({0, 3}), integers({0, 1})).to_vector()[0];
+  CHECK(m == doctest::Approx(1000 - 1 / (1 + std::exp(1.0))));
 }

@@ -1,0 +1,401 @@
+// The CPU kernels of attend().  A task is one head of one request.  Its events are taken in blocks that stay
+// in the first cache; a block is transposed once, after which all products, over however many candidates, are
+// of one kind: rows of numbers times a scalar each, added up.  The softmax runs along: when a block raises
+// the maximum of a candidate, what was summed so far is scaled down.
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/core/simd.h"
+#include "mixrec/core/storage.h"
+#include "mixrec/ops/attend.h"
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+
+namespace mixrec::kernel {
+namespace {
+
+using simd::Floats8;
+
+constexpr int64_t kEvents = 64;      // of a block
+constexpr int64_t kCandidates = 16;  // that are taken through a block together
+
+// ---- Floats eight at a time, doubles one at a time. ----
+
+template <class A>
+using Lanes = std::conditional_t<std::is_same_v<A, float>, Floats8, double>;
+template <class A>
+constexpr int64_t kLanes = sizeof(Lanes<A>) / sizeof(A);
+
+Floats8 read(const float* from) { return simd::load(from); }
+double read(const double* from) { return *from; }
+void write(float* to, Floats8 pack) { simd::store(to, pack); }
+void write(double* to, double value) { *to = value; }
+float largest(Floats8 pack) { return simd::max(pack); }
+double largest(double value) { return value; }
+float total(Floats8 pack) { return simd::sum(pack); }
+double total(double value) { return value; }
+
+template <class A>
+int64_t padded(int64_t n) {
+  return (n + kLanes<A> - 1) / kLanes<A> * kLanes<A>;
+}
+
+// ---- The product: c[i, :] += sum_k a(i, k) b[k, :] over rows of n numbers, n a multiple of the lanes. ----
+
+template <class A>
+struct Scalars {
+  const A* data;
+  int64_t row, col;
+  A operator()(int64_t i, int64_t k) const { return data[i * row + k * col]; }
+};
+
+template <class A>
+struct Rows {
+  A* data;
+  int64_t stride;
+  A* operator[](int64_t i) const { return data + i * stride; }
+};
+
+template <int M, int N, class A>
+void multiply_add_tile(int64_t k, Scalars<A> a, Rows<const A> b, Rows<A> c) {
+  constexpr int64_t kWide = kLanes<A>;
+  Lanes<A> sums[M][N];
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) sums[i][j] = read(c[i] + j * kWide);
+  for (int64_t l = 0; l < k; ++l) {
+    Lanes<A> row[N];
+    for (int j = 0; j < N; ++j) row[j] = read(b[l] + j * kWide);
+    for (int i = 0; i < M; ++i) {
+      const Lanes<A> factor = a(i, l);
+      for (int j = 0; j < N; ++j) sums[i][j] = simd::fma(factor, row[j], sums[i][j]);
+    }
+  }
+  for (int i = 0; i < M; ++i)
+    for (int j = 0; j < N; ++j) write(c[i] + j * kWide, sums[i][j]);
+}
+
+template <int M, int N, class A>
+void multiply_add_rows(int64_t n, int64_t k, Scalars<A> a, Rows<const A> b, Rows<A> c) {
+  int64_t j = 0;
+  for (; j + N * kLanes<A> <= n; j += N * kLanes<A>)
+    multiply_add_tile<M, N>(k, a, {b.data + j, b.stride}, Rows<A>{c.data + j, c.stride});
+  for (; j < n; j += kLanes<A>)
+    multiply_add_tile<M, 1>(k, a, {b.data + j, b.stride}, Rows<A>{c.data + j, c.stride});
+}
+
+template <class A>
+void multiply_add(int64_t m, int64_t n, int64_t k, Scalars<A> a, std::type_identity_t<Rows<const A>> b,
+                  Rows<A> c) {
+  int64_t i = 0;
+  for (; i + 4 <= m; i += 4)
+    multiply_add_rows<4, 2>(n, k, Scalars<A>{a.data + i * a.row, a.row, a.col}, b, Rows<A>{c[i], c.stride});
+  for (; i < m; ++i)
+    multiply_add_rows<1, 4>(n, k, Scalars<A>{a.data + i * a.row, a.row, a.col}, b, Rows<A>{c[i], c.stride});
+}
+
+// ---- Memory of one thread. ----
+
+// Numbers handed out one after the other, every piece starting at a cache line.
+template <class A>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count) : storage_(static_cast<size_t>(count) * sizeof(A), kCpu) {}
+  static int64_t rounded(int64_t count) { return (count + 15) / 16 * 16; }
+  A* take(int64_t count) {
+    A* piece = reinterpret_cast<A*>(storage_.data()) + used_;
+    used_ += rounded(count);
+    return piece;
+  }
+
+ private:
+  Storage storage_;
+  int64_t used_ = 0;
+};
+
+// Some events of one head: count rows of the head's width, and the same transposed with kEvents a row.  Both
+// are padded with zeros to whole packs.
+template <class A>
+struct Block {
+  int64_t count = 0, padded_count = 0;
+  Rows<const A> rows{};
+  A* copy;  // where rows go that cannot be used where they are
+  A* transposed;
+};
+
+void transpose(Floats8 (&x)[8]) {
+  Floats8::Floats y[8], z[8];
+  for (int i = 0; i < 8; i += 2) {
+    y[i] = __builtin_shufflevector(x[i].lanes, x[i + 1].lanes, 0, 8, 1, 9, 4, 12, 5, 13);
+    y[i + 1] = __builtin_shufflevector(x[i].lanes, x[i + 1].lanes, 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      z[i + 2 * j] = __builtin_shufflevector(y[i + j], y[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+      z[i + 2 * j + 1] = __builtin_shufflevector(y[i + j], y[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    x[i] = __builtin_shufflevector(z[i], z[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    x[i + 4] = __builtin_shufflevector(z[i], z[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+template <class T>
+void load_block(Block<acc_t<T>>& block, const T* h, int64_t stride, int64_t count, int64_t width) {
+  using A = acc_t<T>;
+  block.count = count;
+  block.padded_count = padded<A>(count);
+  if constexpr (std::is_same_v<T, double>) {
+    block.rows = {h, stride};
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t d = 0; d < width; ++d) block.transposed[d * kEvents + t] = h[t * stride + d];
+  } else {
+    const bool in_place = std::is_same_v<T, float> && width % 8 == 0;
+    const Rows<float> copy{block.copy, padded<float>(width)};
+    for (int64_t t = 0; t < count; t += 8) {
+      for (int64_t d = 0; d < width; d += 8) {
+        const int64_t lanes = std::min<int64_t>(width - d, 8), rows = std::min<int64_t>(count - t, 8);
+        Floats8 tile[8];
+        for (int64_t i = 0; i < 8; ++i) {
+          const T* from = h + (t + i) * stride + d;
+          tile[i] = i >= rows ? Floats8(0.0f) : lanes == 8 ? simd::load(from) : simd::load(from, lanes);
+          if (!in_place) write(copy[t + i] + d, tile[i]);
+        }
+        transpose(tile);
+        for (int64_t i = 0; i < 8; ++i) write(block.transposed + (d + i) * kEvents + t, tile[i]);
+      }
+    }
+    if constexpr (std::is_same_v<T, float>) {
+      block.rows = in_place ? Rows<const float>{h, stride} : Rows<const float>{copy.data, copy.stride};
+    } else {
+      block.rows = {copy.data, copy.stride};
+    }
+  }
+}
+
+// to[j] = from[j], padded with zeros to whole packs.
+template <class T>
+void load_row(acc_t<T>* to, const T* from, int64_t width) {
+  simd::transform(
+      width, to, [](auto v) { return v; }, from);
+  std::fill(to + width, to + padded<acc_t<T>>(width), acc_t<T>(0));
+}
+
+// ---- Forward. ----
+
+// The running softmax of one candidate.
+template <class A>
+struct Running {
+  A largest, sum;
+};
+
+// Turns a row of scores into weights e^(s - largest), and returns what earlier sums are to be scaled by.
+template <class A>
+A absorb(A* scores, const Block<A>& block, Running<A>& state) {
+  constexpr A kNone = -std::numeric_limits<A>::infinity();
+  if constexpr (std::is_same_v<A, float>) {
+    // The padding takes no part.
+    const int64_t last = block.padded_count - 8;
+    write(scores + last, simd::select(simd::first_lanes(block.count - last), read(scores + last), kNone));
+  }
+  Lanes<A> top = kNone;
+  for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) top = simd::max(top, read(scores + t));
+  const A raised = std::max(state.largest, largest(top));
+  Lanes<A> sum = A(0);
+  for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) {
+    const Lanes<A> weight = simd::exp(read(scores + t) - Lanes<A>(raised));
+    write(scores + t, weight);
+    sum += weight;
+  }
+  const A scale = simd::exp(state.largest - raised);
+  state = {raised, state.sum * scale + total(sum)};
+  return scale;
+}
+
+// What a thread needs to take tasks forward.
+template <class A>
+struct Forward {
+  Forward(int64_t width, int64_t most)
+      : pitch(padded<A>(width)),
+        scratch(2 * Scratch<A>::rounded(kEvents * pitch) + kCandidates * kEvents +
+                2 * Scratch<A>::rounded(most * pitch) + Scratch<A>::rounded(2 * most)) {
+    block.copy = scratch.take(kEvents * pitch);
+    block.transposed = scratch.take(kEvents * pitch);
+    scores = {scratch.take(kCandidates * kEvents), kEvents};
+    queries = {scratch.take(most * pitch), pitch};
+    sums = {scratch.take(most * pitch), pitch};
+    states = reinterpret_cast<Running<A>*>(scratch.take(2 * most));
+  }
+
+  // Events [begin, end) of a head whose rows start at h, for `candidates` queries.
+  template <class T>
+  void run(const T* h, int64_t stride, int64_t events, int64_t candidates, int64_t width) {
+    std::fill_n(sums.data, candidates * pitch, A(0));
+    std::fill_n(states, candidates, Running<A>{-std::numeric_limits<A>::infinity(), 0});
+    for (int64_t t = 0; t < events; t += kEvents) {
+      load_block(block, h + t * stride, stride, std::min(kEvents, events - t), width);
+      for (int64_t c = 0; c < candidates; c += kCandidates)
+        group(c, std::min(kCandidates, candidates - c), width);
+    }
+  }
+
+  void group(int64_t first, int64_t count, int64_t width) {
+    std::fill_n(scores.data, count * kEvents, A(0));
+    multiply_add(count, block.padded_count, width, Scalars<A>{queries[first], pitch, 1},
+                 {block.transposed, kEvents}, scores);
+    for (int64_t c = 0; c < count; ++c) {
+      const A scale = absorb(scores[c], block, states[first + c]);
+      simd::transform(
+          pitch, sums[first + c], [scale](auto v) { return v * scale; }, sums[first + c]);
+    }
+    multiply_add(count, pitch, block.count, Scalars<A>{scores.data, kEvents, 1}, block.rows,
+                 Rows<A>{sums[first], pitch});
+  }
+
+  int64_t pitch;
+  Scratch<A> scratch;
+  Block<A> block;
+  Rows<A> scores{}, queries{}, sums{};
+  Running<A>* states;
+};
+
+// ---- Backward. ----
+
+// What a thread needs to take tasks back.  Queries and upstream gradients alternate in `pairs`, so that one
+// product gives s = u·h and dm·h, and one other gives dh = [ds, α]ᵀ [u, dm].
+template <class A>
+struct Backward {
+  Backward(int64_t width, int64_t most)
+      : pitch(padded<A>(width)),
+        scratch(3 * Scratch<A>::rounded(kEvents * pitch) + 2 * kCandidates * kEvents +
+                Scratch<A>::rounded(2 * most * pitch) + Scratch<A>::rounded(most * pitch) +
+                2 * Scratch<A>::rounded(most)) {
+    block.copy = scratch.take(kEvents * pitch);
+    block.transposed = scratch.take(kEvents * pitch);
+    dh = {scratch.take(kEvents * pitch), pitch};
+    weights = {scratch.take(2 * kCandidates * kEvents), kEvents};
+    pairs = {scratch.take(2 * most * pitch), pitch};
+    du = {scratch.take(most * pitch), pitch};
+    lse = scratch.take(most);
+    delta = scratch.take(most);
+  }
+
+  // Fills this->dh with the block's gradient and adds to this->du.
+  void run_block(int64_t candidates, int64_t width) {
+    std::fill_n(dh.data, block.count * pitch, A(0));
+    for (int64_t c = 0; c < candidates; c += kCandidates)
+      group(c, std::min(kCandidates, candidates - c), width);
+  }
+
+  void group(int64_t first, int64_t count, int64_t width) {
+    std::fill_n(weights.data, 2 * count * kEvents, A(0));
+    multiply_add(2 * count, block.padded_count, width, Scalars<A>{pairs[2 * first], pitch, 1},
+                 {block.transposed, kEvents}, weights);
+    for (int64_t c = 0; c < count; ++c) {
+      const Lanes<A> shift = lse[first + c], mean = delta[first + c];
+      A *s = weights[2 * c], *product = weights[2 * c + 1];
+      for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) {
+        const Lanes<A> alpha = simd::exp(read(s + t) - shift);
+        write(s + t, alpha * (read(product + t) - mean));
+        write(product + t, alpha);
+      }
+    }
+    multiply_add(count, pitch, block.count, Scalars<A>{weights.data, 2 * kEvents, 1}, block.rows,
+                 Rows<A>{du[first], pitch});
+    multiply_add(block.count, pitch, 2 * count, Scalars<A>{weights.data, 1, kEvents},
+                 {pairs[2 * first], pitch}, dh);
+  }
+
+  int64_t pitch;
+  Scratch<A> scratch;
+  Block<A> block;
+  Rows<A> dh{}, weights{}, pairs{}, du{};
+  A *lse, *delta;
+};
+
+int64_t most_candidates(const RequestOffsets& offsets) {
+  int64_t most = 1;
+  for (int64_t r = 0; r < offsets.requests; ++r)
+    most = std::max(most, offsets.candidates[r + 1] - offsets.candidates[r]);
+  return most;
+}
+
+// Calls f(work, head, request) for all heads of all requests, in parallel; `work` belongs to the thread.
+template <class Work, class F>
+void for_tasks(const RequestOffsets& offsets, int64_t heads, int64_t width, int64_t events,
+               int64_t candidates, F f) {
+  if (offsets.requests == 0) return;
+  const int64_t most = most_candidates(offsets);
+  const int64_t length = events / offsets.requests + 1, share = candidates / offsets.requests + 1;
+  parallel_for(offsets.requests * heads, length * share * width, [&](int64_t begin, int64_t end) {
+    Work work(width, most);
+    for (int64_t i = begin; i < end; ++i) f(work, i % heads, i / heads);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse) {
+  using A = acc_t<T>;
+  const int64_t heads = u.rows, width = u.cols;
+  for_tasks<Forward<A>>(offsets, heads, width, h.rows, u.batch, [&](Forward<A>& work, int64_t n, int64_t r) {
+    const int64_t first = offsets.candidates[r], count = offsets.candidates[r + 1] - first;
+    if (count == 0) return;
+    for (int64_t c = 0; c < count; ++c) load_row(work.queries[c], u.row(first + c, n), width);
+    const int64_t begin = offsets.history[r], events = offsets.history[r + 1] - begin;
+    work.run(h.row(begin) + n * width, h.row_stride, events, count, width);
+    for (int64_t c = 0; c < count; ++c) {
+      const auto [largest, sum] = work.states[c];
+      const A scale = events > 0 ? 1 / sum : 0;
+      simd::transform(
+          width, m.row(first + c, n), [scale](auto v) { return v * scale; }, work.sums[c]);
+      lse[(first + c) * heads + n] = events > 0 ? largest + simd::log(sum) : 0;
+    }
+  });
+}
+
+template <class T>
+void attend_backward(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<const acc_t<T>> m,
+                     const acc_t<T>* lse, Mat<const T> dm, Mat<T> du, Mat<T> dh) {
+  using A = acc_t<T>;
+  const int64_t heads = u.rows, width = u.cols;
+  for_tasks<Backward<A>>(
+      offsets, heads, width, h.rows, 4 * u.batch, [&](Backward<A>& work, int64_t n, int64_t r) {
+        const int64_t first = offsets.candidates[r], count = offsets.candidates[r + 1] - first;
+        for (int64_t c = 0; c < count; ++c) {
+          A *query = work.pairs[2 * c], *upstream = work.pairs[2 * c + 1], *output = work.du[c];
+          load_row(query, u.row(first + c, n), width);
+          load_row(upstream, dm.row(first + c, n), width);
+          load_row(output, m.row(first + c, n), width);
+          Lanes<A> dot = A(0);
+          for (int64_t d = 0; d < work.pitch; d += kLanes<A>)
+            dot = simd::fma(read(output + d), read(upstream + d), dot);
+          work.delta[c] = total(dot);
+          work.lse[c] = lse[(first + c) * heads + n];
+          std::fill_n(output, work.pitch, A(0));
+        }
+        for (int64_t t = offsets.history[r]; t < offsets.history[r + 1]; t += kEvents) {
+          load_block(work.block, h.row(t) + n * width, h.row_stride,
+                     std::min(kEvents, offsets.history[r + 1] - t), width);
+          work.run_block(count, width);
+          for (int64_t i = 0; dh.data && i < work.block.count; ++i)
+            simd::transform(
+                width, dh.row(t + i) + n * width, [](auto v) { return v; }, work.dh[i]);
+        }
+        for (int64_t c = 0; du.data && c < count; ++c)
+          simd::transform(
+              width, du.row(first + c, n), [](auto v) { return v; }, work.du[c]);
+      });
+}
+
+#define MR_INSTANTIATE(T)                                                                             \
+  template void attend(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<acc_t<T>>, acc_t<T>*);    \
+  template void attend_backward(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<const acc_t<T>>, \
+                                const acc_t<T>*, Mat<const T>, Mat<T>, Mat<T>)
+MR_INSTANTIATE(float);
+MR_INSTANTIATE(bfloat16);
+MR_INSTANTIATE(double);
+#undef MR_INSTANTIATE
+
+}  // namespace mixrec::kernel

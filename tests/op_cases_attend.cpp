@@ -1,0 +1,48 @@
+#include "mixrec/ops/attend.h"
+#include "mixrec/tests/op_cases.h"
+
+namespace mixrec::test {
+namespace {
+
+using Inputs = std::vector<Tensor>;
+
+Tensor offsets_of(const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> at{0};
+  for (const int64_t length : lengths) at.push_back(at.back() + length);
+  return Tensor::from(at);
+}
+
+struct Layout {
+  std::string name;
+  std::vector<int64_t> events, candidates;  // of each request
+  int64_t heads, width;
+};
+
+const std::vector<Layout>& layouts() {
+  static const std::vector<Layout> all = {
+      {"one candidate a request", {5, 0, 3, 17}, {1, 1, 1, 1}, 2, 8},
+      {"groups, none and no history", {3, 9, 0, 1, 4}, {2, 5, 3, 0, 1}, 3, 5},
+      {"several blocks of events", {71, 130}, {1, 2}, 1, 12},
+      {"several groups of candidates", {9}, {37}, 2, 3},
+      {"no request", {}, {}, 2, 4},
+      {"no event", {0, 0}, {1, 2}, 2, 4},
+  };
+  return all;
+}
+
+}  // namespace
+
+void add_attend_cases(std::vector<OpCase>& cases) {
+  for (const Layout& layout : layouts()) {
+    const Tensor events = offsets_of(layout.events), candidates = offsets_of(layout.candidates);
+    const int64_t n = layout.heads, width = layout.width;
+    cases.push_back({"attend", layout.name,
+                     [=](Rng& rng) -> Inputs {
+                       return {normal(rng, {candidates.to_vector<int64_t>().back(), n, width}),
+                               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
+                     },
+                     [=](const Inputs& in) { return attend(in[0], in[1], events, candidates); }});
+  }
+}
+
+}  // namespace mixrec::test
