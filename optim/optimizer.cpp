@@ -1,0 +1,174 @@
+#include "mixrec/optim/optimizer.h"
+
+#include "mixrec/core/copy.h"
+#include "mixrec/core/error.h"
+#include "mixrec/optim/dense.h"
+#include "mixrec/optim/table.h"
+
+#include <cmath>
+#include <map>
+#include <set>
+
+namespace mixrec {
+
+using optim::Trained;
+
+struct Optimizer::Parts {
+  optim::DenseSet dense;
+  optim::TableSet tables;
+  Tensor steps;  // i64 [1], to be saved like all other state
+};
+
+namespace {
+
+void check_distinct(const std::vector<Parameter>& parameters) {
+  std::set<std::string> names;
+  std::map<const void*, std::string> tensors;
+  for (const Parameter& p : parameters) {
+    MR_CHECK(names.insert(p.name).second, "two parameters are called ", p.name);
+    const auto [place, fresh] = tensors.emplace(p.value.id(), p.name);
+    MR_CHECK(fresh, "the parameters ", place->second, " and ", p.name, " are one tensor: give it once");
+  }
+}
+
+void check_groups(const std::vector<GroupOptions>& groups, const std::vector<Parameter>& parameters) {
+  for (const GroupOptions& group : groups) {
+    std::vector<std::string> names;
+    bool used = false;
+    for (const Parameter& p : parameters) {
+      used = used || matches_pattern(p.name, group.pattern);
+      names.push_back(p.name);
+    }
+    const std::string nearest = nearest_name(group.pattern, names);
+    MR_CHECK(used, "the group '", group.pattern, "' matches no parameter",
+             nearest.empty() ? "" : "; did you mean " + nearest + "?");
+    MR_CHECK(group.lr_scale >= 0, "the group '", group.pattern, "' has lr_scale = ", group.lr_scale);
+  }
+}
+
+const GroupOptions* group_of(const std::string& name, const std::vector<GroupOptions>& groups) {
+  const GroupOptions* last = nullptr;
+  for (const GroupOptions& group : groups) {
+    if (matches_pattern(name, group.pattern)) last = &group;
+  }
+  return last;
+}
+
+// The parameters of one kind that are trained, with their numbers; freezes the others.
+std::vector<Trained> trained(const std::vector<Parameter>& parameters, ParameterKind kind,
+                             const RuleOptions& rule, const std::vector<GroupOptions>& groups) {
+  std::vector<Trained> out;
+  for (const Parameter& p : parameters) {
+    if (p.kind != kind || !p.value.needs_grad()) continue;
+    const GroupOptions* group = group_of(p.name, groups);
+    if (group && group->freeze) {
+      Tensor(p.value).requires_grad(false);
+      continue;
+    }
+    MR_CHECK(p.value.dtype() == f32 || p.value.dtype() == f64, "the parameter ", p.name, " is ",
+             p.value.dtype(), "; parameters are trained in f32 (or f64)");
+    out.push_back({p.name, p.value, rule.lr * (group ? group->lr_scale : 1),
+                   group && group->weight_decay >= 0 ? group->weight_decay : rule.weight_decay});
+  }
+  return out;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::vector<Parameter> parameters, const OptimizerOptions& options)
+    : parameters_(std::move(parameters)), options_(options) {
+  MR_OP("optimizer");
+  check_dense_rule(options_.dense);
+  check_table_rule(options_.tables);
+  MR_CHECK(options_.clip_norm >= 0, "clip_norm = ", options_.clip_norm, " is negative");
+  MR_CHECK(options_.average_decay >= 0 && options_.average_decay < 1,
+           "average_decay = ", options_.average_decay, " is outside [0, 1)");
+  check_distinct(parameters_);
+  check_groups(options_.groups, parameters_);
+  auto dense = trained(parameters_, ParameterKind::dense, options_.dense, options_.groups);
+  auto tables = trained(parameters_, ParameterKind::table, options_.tables, options_.groups);
+  MR_CHECK(!dense.empty() || !tables.empty(), "nothing to train: none of ", parameters_.size(),
+           " parameters requires a gradient");
+  const optim::MovingAverage average{options_.average_decay};
+  parts_.reset(new Parts{optim::DenseSet(std::move(dense), options_.dense, average),
+                         optim::TableSet(std::move(tables), options_.tables, average), zeros({1}, i64)});
+}
+
+Optimizer::~Optimizer() = default;
+Optimizer::Optimizer(Optimizer&&) noexcept = default;
+Optimizer& Optimizer::operator=(Optimizer&&) noexcept = default;
+
+StepReport Optimizer::step(const StepOptions& options) {
+  MR_OP("optimizer step");
+  MR_CHECK(!averages_in_use_,
+           "the averaged weights are in use; swap_averages() brings the trained ones back");
+  StepReport report;
+  if (!options.loss_is_finite) return report;
+  auto& [dense, tables, steps] = *parts_;
+  dense.collect();
+  tables.collect();
+  report.gradient_norm =
+      std::abs(options.gradient_scale) * std::sqrt(dense.sum_of_squares() + tables.sum_of_squares());
+  if (!std::isfinite(report.gradient_norm)) {
+    report.not_finite = dense.first_not_finite();
+    if (report.not_finite.empty()) report.not_finite = tables.first_not_finite();
+    return report;
+  }
+  const double limit = options_.clip_norm;
+  if (limit > 0 && report.gradient_norm > limit) report.clip_factor = limit / report.gradient_norm;
+  const double scale = options.gradient_scale * report.clip_factor;
+  const int64_t step = this->steps() + 1;
+  dense.update(step, options.lr_factor, scale);
+  tables.update(step, options.lr_factor, scale);
+  steps.fill(static_cast<double>(step));
+  report.applied = true;
+  report.table_rows = tables.rows();
+  return report;
+}
+
+void Optimizer::zero_grad() {
+  for (const Parameter& p : parameters_) Tensor(p.value).zero_grad();
+}
+
+int64_t Optimizer::steps() const { return *parts_->steps.data<const int64_t>(); }
+
+void Optimizer::swap_averages() {
+  MR_OP("optimizer averages");
+  MR_CHECK(options_.average_decay > 0, "no averages are kept: set average_decay above 0");
+  averages_in_use_ = !averages_in_use_;
+  if (steps() == 0) return;
+  parts_->dense.swap_averages();
+  parts_->tables.swap_averages(steps());
+}
+
+std::vector<NamedTensor> Optimizer::state() const {
+  MR_OP("optimizer state");
+  MR_CHECK(!averages_in_use_,
+           "the averaged weights are in use; swap_averages() brings the trained ones back");
+  std::vector<NamedTensor> all{{"optimizer.steps", parts_->steps}};
+  parts_->dense.append_state(all);
+  parts_->tables.append_state(all);
+  return all;
+}
+
+void Optimizer::load_state(const std::vector<NamedTensor>& saved) {
+  MR_OP("optimizer state");
+  std::map<std::string, Tensor> known;
+  std::vector<std::string> names;
+  for (const NamedTensor& s : state()) {
+    known.emplace(s.name, s.value);
+    names.push_back(s.name);
+  }
+  for (const NamedTensor& s : saved) {
+    const auto to = known.find(s.name);
+    MR_CHECK(to != known.end(), "the saved state has ", s.name, ", which this optimiser has not");
+    MR_CHECK(to->second.shape() == s.value.shape() && to->second.dtype() == s.value.dtype(), "the saved ",
+             s.name, " is ", s.value.dtype(), s.value.shape(), ", the optimiser's ", to->second.dtype(),
+             to->second.shape());
+    copy_into(to->second, s.value);
+    known.erase(to);
+  }
+  MR_CHECK(known.empty(), "the saved state lacks ", known.empty() ? "" : known.begin()->first);
+}
+
+}  // namespace mixrec

@@ -1,0 +1,404 @@
+// Dense rules against PyTorch, groups, clipping, skipped steps, saved state, schedules.
+#include "mixrec/core/error.h"
+#include "mixrec/core/rng.h"
+#include "mixrec/ops/embedding.h"
+#include "mixrec/optim/optimizer.h"
+#include "mixrec/train/safetensors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <doctest/doctest.h>
+#include <functional>
+#include <limits>
+#include <map>
+#include <numbers>
+#include <string>
+
+using namespace mixrec;
+
+namespace {
+
+std::string message_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+// tests/golden/optim.safetensors, cast to the dtype of a test.
+class Golden {
+ public:
+  explicit Golden(DType dtype) : file_("tests/golden/optim.safetensors"), dtype_(dtype) {}
+
+  Tensor read(const std::string& name) const {
+    const TensorHeader* header = file_.find(name);
+    REQUIRE(header);
+    Shape shape;
+    for (const int64_t size : header->shape) shape.append(size);
+    Tensor stored = empty(shape, header->dtype == "I64" ? i64 : f64);
+    file_.read(*header, stored.raw_data());
+    if (stored.dtype() == i64) return stored;
+    Tensor out = empty(shape, dtype_);
+    out.copy_from(stored);
+    return out;
+  }
+  Tensor leaf(const std::string& name) const { return read(name).requires_grad(); }
+
+ private:
+  SafetensorsFile file_;
+  DType dtype_;
+};
+
+// Largest difference, relative to the largest expected magnitude.
+double relative_error(const Tensor& got, const Tensor& want) {
+  const auto a = got.to_vector<double>(), b = want.to_vector<double>();
+  REQUIRE(a.size() == b.size());
+  double error = 0, scale = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    error = std::max(error, std::abs(a[i] - b[i]));
+    scale = std::max(scale, std::abs(b[i]));
+  }
+  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error / scale;
+}
+
+double tolerance(DType dtype) { return dtype == f64 ? 1e-12 : 2e-6; }
+
+Tensor normal(const Shape& shape, uint64_t seed, DType dtype = f32) {
+  Tensor x = empty(shape, dtype);
+  Rng(seed).fill_normal(x, 0, 1);
+  return x;
+}
+
+// A model of two weights and a table, small enough to train in a test.
+struct Model {
+  Tensor gate = normal({3, 5}, 1).requires_grad();
+  Tensor bias = normal({5}, 2).requires_grad();
+  Tensor table = normal({20, 4}, 3).requires_grad();
+
+  std::vector<Parameter> parameters() const {
+    return {{"head.gate", gate, ParameterKind::dense},
+            {"head.bias", bias, ParameterKind::dense},
+            {"item.table", table, ParameterKind::table}};
+  }
+  // Gradients that depend on nothing but `seed`.
+  void backward(uint64_t seed) const {
+    gate.backward(normal({3, 5}, 10 * seed + 1));
+    bias.backward(normal({5}, 10 * seed + 2));
+    std::vector<int64_t> ids;
+    Rng rng(10 * seed + 3);
+    for (int i = 0; i < 12; ++i) ids.push_back(static_cast<int64_t>(rng.below(20)));
+    embedding(table, Tensor::from(ids)).backward(normal({12, 4}, 10 * seed + 4));
+  }
+  std::vector<std::vector<float>> values() const {
+    return {gate.to_vector(), bias.to_vector(), table.to_vector()};
+  }
+};
+
+void train(const Model& model, Optimizer& optimizer, uint64_t first, uint64_t last) {
+  for (uint64_t s = first; s < last; ++s) {
+    optimizer.zero_grad();
+    model.backward(s);
+    optimizer.step();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("optim: ten steps of every dense rule are PyTorch's") {
+  const std::map<std::string, RuleOptions> rules{
+      {"sgd", {.name = "sgd", .lr = 0.1, .weight_decay = 0.03}},
+      {"momentum", {.name = "sgd", .lr = 0.1, .momentum = 0.8, .weight_decay = 0.03}},
+      {"nesterov", {.name = "sgd", .lr = 0.1, .momentum = 0.8, .nesterov = true}},
+      {"rmsprop", {.name = "rmsprop", .lr = 0.02, .decay = 0.9, .eps = 1e-6, .weight_decay = 0.03}},
+      {"adagrad",
+       {.name = "adagrad", .lr = 0.1, .eps = 1e-10, .weight_decay = 0.03, .initial_accumulator = 0.2}},
+      {"adam", {.name = "adam", .lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.03}},
+      {"adamw",
+       {.name = "adamw", .lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3}}};
+  for (const DType dtype : {f64, f32}) {
+    const Golden golden(dtype);
+    const auto factors = golden.read("lr_factor").to_vector<double>();
+    for (const auto& [name, rule] : rules) {
+      CAPTURE(name);
+      std::vector<Parameter> parameters;
+      for (const char* p : {"a", "b", "c"}) parameters.push_back({p, golden.leaf(std::string("start.") + p)});
+      Optimizer optimizer(parameters, {.dense = rule});
+      for (int64_t step = 0; step < 10; ++step) {
+        optimizer.zero_grad();
+        for (const Parameter& p : parameters) {
+          if (p.name == "b" && step == 4) continue;
+          p.value.backward(golden.read("gradient." + p.name).select(0, step));
+        }
+        CHECK(optimizer.step({.lr_factor = factors[static_cast<size_t>(step)]}).applied);
+      }
+      for (const Parameter& p : parameters) {
+        CAPTURE(p.name);
+        CHECK(relative_error(p.value, golden.read(name + "." + p.name)) < tolerance(dtype));
+      }
+    }
+  }
+}
+
+TEST_CASE("optim: ten steps of sparse sgd and adagrad are PyTorch's") {
+  const std::map<std::string, RuleOptions> rules{
+      {"table_sgd", {.name = "sgd", .lr = 0.1}},
+      {"table_adagrad", {.name = "adagrad", .lr = 0.1, .eps = 1e-10}}};
+  for (const DType dtype : {f64, f32}) {
+    const Golden golden(dtype);
+    const auto factors = golden.read("lr_factor").to_vector<double>();
+    for (const auto& [name, rule] : rules) {
+      CAPTURE(name);
+      const Tensor table = golden.leaf("start.table");
+      Optimizer optimizer({{"table", table, ParameterKind::table}}, {.tables = rule});
+      for (int64_t step = 0; step < 10; ++step) {
+        optimizer.zero_grad();
+        embedding(table, golden.read("ids").select(0, step))
+            .backward(golden.read("gradient.table").select(0, step));
+        optimizer.step({.lr_factor = factors[static_cast<size_t>(step)]});
+      }
+      CHECK(relative_error(table, golden.read(name)) < tolerance(dtype));
+    }
+  }
+}
+
+TEST_CASE("optim: parameters and gradients lie in one buffer, aligned") {
+  const Model model;
+  const auto before = model.values();
+  Optimizer optimizer(model.parameters(), {});
+  CHECK(model.values() == before);
+  CHECK(model.gate.storage() == model.bias.storage());
+  model.backward(1);
+  CHECK(model.gate.grad().storage() == model.bias.grad().storage());
+  for (const Tensor& x : {model.gate, model.bias, model.gate.grad(), model.bias.grad()}) {
+    CHECK(reinterpret_cast<uintptr_t>(x.raw_data()) % 64 == 0);
+  }
+}
+
+TEST_CASE("optim: groups have their own learning rate and decay, and freeze") {
+  const Model model;
+  Optimizer optimizer(model.parameters(), {.dense = {.name = "sgd", .lr = 0.5, .weight_decay = 0.1},
+                                           .tables = {.name = "sgd", .lr = 0.5},
+                                           .groups = {{.pattern = "head.*", .lr_scale = 0.5},
+                                                      {.pattern = "*bias", .weight_decay = 0},
+                                                      {.pattern = "item.t?ble", .freeze = true}}});
+  CHECK(!model.table.needs_grad());
+  const auto gate = model.gate.to_vector<double>(), bias = model.bias.to_vector<double>();
+  const auto table = model.table.to_vector();
+  model.gate.backward(ones({3, 5}));
+  model.bias.backward(ones({5}));
+  optimizer.step();
+  for (size_t i = 0; i < gate.size(); ++i) {
+    CHECK(model.gate.to_vector<double>()[i] == doctest::Approx(gate[i] - 0.25 * (1 + 0.1 * gate[i])));
+  }
+  // The last group that matches decides alone.
+  for (size_t i = 0; i < bias.size(); ++i) {
+    CHECK(model.bias.to_vector<double>()[i] == doctest::Approx(bias[i] - 0.5));
+  }
+  CHECK(model.table.to_vector() == table);
+}
+
+TEST_CASE("optim: patterns") {
+  CHECK(matches_pattern("blocks.0.gate", "*"));
+  CHECK(matches_pattern("blocks.0.gate", "blocks.*.gate"));
+  CHECK(matches_pattern("blocks.0.gate", "*gate*"));
+  CHECK(matches_pattern("blocks.0.gate", "blocks.?.gate"));
+  CHECK(matches_pattern("aab", "*ab"));
+  CHECK(!matches_pattern("blocks.0.gate", "blocks"));
+  CHECK(!matches_pattern("blocks.0.gate", "*.gat"));
+  CHECK(!matches_pattern("", "?"));
+  CHECK(matches_pattern("", "**"));
+}
+
+TEST_CASE("optim: clipping limits the norm over weights and tables, rows summed first") {
+  Model plain, clipped;
+  const RuleOptions sgd{.name = "sgd", .lr = 0.1};
+  Optimizer a(plain.parameters(), {.dense = sgd, .tables = sgd});
+  Optimizer b(clipped.parameters(), {.dense = sgd, .tables = sgd, .clip_norm = 0.75});
+  plain.backward(5);
+  clipped.backward(5);
+  double square = 0;
+  for (const Tensor& x : {plain.gate, plain.bias, plain.table}) {
+    for (const double g : x.grad().to_vector<double>()) square += g * g;
+  }
+  const StepReport report = b.step({.gradient_scale = 0.5});
+  CHECK(report.gradient_norm == doctest::Approx(std::sqrt(square) / 2));
+  CHECK(report.clip_factor == doctest::Approx(0.75 / report.gradient_norm));
+  const StepReport same = a.step({.gradient_scale = 0.5 * report.clip_factor});
+  CHECK(same.gradient_norm == doctest::Approx(0.75));
+  CHECK(same.clip_factor == 1);
+  CHECK(plain.values() == clipped.values());
+}
+
+TEST_CASE("optim: several backwards make one step of their sum") {
+  Model once, often;
+  Optimizer a(once.parameters(), {}), b(often.parameters(), {});
+  for (const Model* model : {&once, &often}) {
+    model->gate.backward(normal({3, 5}, 7));
+    embedding(model->table, Tensor::from(std::vector<int64_t>{3, 4, 3})).backward(ones({3, 4}));
+  }
+  often.gate.backward(normal({3, 5}, 7));
+  embedding(often.table, Tensor::from(std::vector<int64_t>{3, 4, 3})).backward(ones({3, 4}));
+  a.step();
+  CHECK(b.step({.gradient_scale = 0.5}).table_rows == 2);
+  CHECK(once.values() == often.values());
+}
+
+TEST_CASE("optim: a bad batch leaves no trace") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Model clean, troubled;
+  const OptimizerOptions options{.clip_norm = 1, .average_decay = 0.9};
+  Optimizer a(clean.parameters(), options), b(troubled.parameters(), options);
+  train(clean, a, 0, 3);
+  train(troubled, b, 0, 3);
+  troubled.backward(99);
+  CHECK(!b.step({.loss_is_finite = false}).applied);
+  b.zero_grad();
+  troubled.bias.backward(full({5}, nan));
+  const StepReport dense = b.step();
+  CHECK(!dense.applied);
+  CHECK(dense.not_finite == "head.bias");
+  b.zero_grad();
+  embedding(troubled.table, Tensor::from(std::vector<int64_t>{7})).backward(full({1, 4}, nan));
+  CHECK(b.step().not_finite == "item.table");
+  CHECK(b.steps() == 3);
+  train(clean, a, 3, 6);
+  train(troubled, b, 3, 6);
+  CHECK(clean.values() == troubled.values());
+}
+
+TEST_CASE("optim: a restored optimiser goes on bit by bit") {
+  for (const char* rule : {"sgd", "adagrad", "row_wise_adagrad", "lazy_adam"}) {
+    CAPTURE(rule);
+    OptimizerOptions options{.tables = {.name = rule, .lr = 0.1}, .average_decay = 0.95};
+    Model model;
+    Optimizer whole(model.parameters(), options);
+    train(model, whole, 0, 4);
+    Model resumed;
+    resumed.gate = model.gate.clone().requires_grad();
+    resumed.bias = model.bias.clone().requires_grad();
+    resumed.table = model.table.clone().requires_grad();
+    std::vector<NamedTensor> saved;
+    for (const NamedTensor& s : whole.state()) saved.push_back({s.name, s.value.clone()});
+    Optimizer rest(resumed.parameters(), options);
+    rest.load_state(saved);
+    CHECK(rest.steps() == 4);
+    train(model, whole, 4, 9);
+    train(resumed, rest, 4, 9);
+    CHECK(model.values() == resumed.values());
+    const AveragedWeights of_whole(whole), of_rest(rest);
+    CHECK(model.values() == resumed.values());
+  }
+}
+
+TEST_CASE("optim: state has stable names and is restored strictly") {
+  Model model;
+  Optimizer optimizer(model.parameters(), {.average_decay = 0.9});
+  std::vector<std::string> names;
+  for (const NamedTensor& s : optimizer.state()) names.push_back(s.name);
+  CHECK(names == std::vector<std::string>{"optimizer.steps", "adamw.m.head.gate", "adamw.v.head.gate",
+                                          "average.head.gate", "adamw.m.head.bias", "adamw.v.head.bias",
+                                          "average.head.bias", "lazy_adam.m.item.table",
+                                          "lazy_adam.v.item.table", "lazy_adam.steps.item.table",
+                                          "average.item.table", "average_step.item.table"});
+  auto saved = optimizer.state();
+  saved.pop_back();
+  CHECK(contains(message_of([&] { optimizer.load_state(saved); }), "lacks average_step.item.table"));
+  saved = optimizer.state();
+  saved[1].value = zeros({4, 5});
+  CHECK(contains(message_of([&] { optimizer.load_state(saved); }), "adamw.m.head.gate is f32[4, 5]"));
+  saved = optimizer.state();
+  saved[1].name = "adam.m.head.gate";
+  CHECK(contains(message_of([&] { optimizer.load_state(saved); }), "has adam.m.head.gate"));
+}
+
+TEST_CASE("optim: averages are the normalised exponential average of the weights after each step") {
+  for (const char* rule : {"sgd", "lazy_adam"}) {
+    constexpr double kDecay = 0.8;
+    Model model;
+    Optimizer optimizer(model.parameters(), {.tables = {.name = rule, .lr = 0.1}, .average_decay = kDecay});
+    std::vector<std::vector<double>> sums(3);
+    double weight = 0;
+    for (uint64_t s = 0; s < 12; ++s) {
+      train(model, optimizer, s, s + 1);
+      weight = kDecay * weight + 1;
+      const auto values = model.values();
+      for (size_t p = 0; p < sums.size(); ++p) {
+        sums[p].resize(values[p].size());
+        for (size_t i = 0; i < values[p].size(); ++i)
+          sums[p][i] = kDecay * sums[p][i] + static_cast<double>(values[p][i]);
+      }
+      if (s % 4 != 3) continue;  // looked at several times: it must not disturb what follows
+      const auto trained = model.values();
+      {
+        const AveragedWeights averaged(optimizer);
+        CHECK(contains(message_of([&] { optimizer.step(); }), "averaged weights are in use"));
+        const auto average = model.values();
+        for (size_t p = 0; p < sums.size(); ++p) {
+          for (size_t i = 0; i < sums[p].size(); ++i) {
+            CHECK(average[p][i] == doctest::Approx(sums[p][i] / weight).epsilon(1e-5));
+          }
+        }
+      }
+      CHECK(model.values() == trained);
+    }
+  }
+}
+
+TEST_CASE("optim: mistakes are named") {
+  const auto make = [](const OptimizerOptions& options) {
+    const Model model;
+    Optimizer(model.parameters(), options);
+  };
+  const auto message = [&](const OptimizerOptions& options) { return message_of([&] { make(options); }); };
+  CHECK(contains(message({.dense = {.name = "adan"}}), "no rule 'adan'; did you mean adam?"));
+  CHECK(contains(message({.tables = {.name = "row_wise_adagrid"}}), "did you mean row_wise_adagrad?"));
+  CHECK(contains(message({.tables = {.name = "x"}}), "there are sgd, adagrad, row_wise_adagrad, lazy_adam"));
+  CHECK(contains(message({.dense = {.name = "adam", .momentum = 0.9}}), "adam has no use for momentum"));
+  CHECK(contains(message({.dense = {.name = "adam", .lr = -1}}), "lr = -1 is outside [0, 1e+06]"));
+  CHECK(contains(message({.tables = {.name = "sgd", .momentum = 0.9}}), "tables have no momentum"));
+  CHECK(contains(message({.groups = {{.pattern = "head.gatt"}}}),
+                 "'head.gatt' matches no parameter; did you mean head.gate?"));
+  CHECK(contains(message({.groups = {{.pattern = "*", .freeze = true}}}), "nothing to train"));
+
+  Tensor x = ones({2}).requires_grad();
+  CHECK(contains(message_of([&] { Optimizer({{"a", x}, {"b", x}}, {}); }), "a and b are one tensor"));
+  CHECK(contains(message_of([&] {
+                   Optimizer({{"a", x}, {"a", ones({2})}}, {});
+                 }),
+                 "two parameters are called a"));
+  Tensor narrow = ones({2}, bf16).requires_grad();
+  CHECK(contains(message_of([&] { Optimizer({{"a", narrow}}, {}); }), "f32"));
+
+  Optimizer first({{"a", x}}, {}), second({{"a", x}}, {});
+  CHECK(contains(message_of([&] { first.step(); }), "a was moved after the optimiser was made"));
+}
+
+TEST_CASE("optim: schedules") {
+  const auto factor = [](const ScheduleOptions& schedule, int64_t step) {
+    return learning_rate_factor(schedule, step);
+  };
+  CHECK(factor({}, 12345) == 1);
+  CHECK(factor({.warmup_steps = 4}, 0) == 0.25);
+  CHECK(factor({.warmup_steps = 4}, 3) == 1);
+  const ScheduleOptions cosine{.name = "cosine", .warmup_steps = 10, .total_steps = 110, .final_share = 0.2};
+  CHECK(factor(cosine, 4) == doctest::Approx(0.5));
+  CHECK(factor(cosine, 10) == doctest::Approx(1));
+  CHECK(factor(cosine, 60) == doctest::Approx(0.6));
+  CHECK(factor(cosine, 35) == doctest::Approx(0.2 + 0.4 * (1 + std::numbers::sqrt2 / 2)));
+  CHECK(factor(cosine, 110) == doctest::Approx(0.2));
+  CHECK(factor(cosine, 500) == doctest::Approx(0.2));
+  const ScheduleOptions step{.name = "step", .step_every = 30, .step_factor = 0.5};
+  CHECK(factor(step, 29) == 1);
+  CHECK(factor(step, 30) == 0.5);
+  CHECK(factor(step, 95) == 0.125);
+  CHECK(contains(message_of([&] { factor({.name = "cosin"}, 0); }), "did you mean cosine?"));
+  CHECK(contains(message_of([&] { factor({.name = "cosine", .warmup_steps = 5, .total_steps = 5}, 0); }),
+                 "total_steps = 5"));
+  CHECK(contains(message_of([&] { factor({.name = "step"}, 0); }), "step_every"));
+}
