@@ -1,6 +1,7 @@
 #include "mixrec/data/simulate.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/data/loader.h"
 #include "mixrec/tests/temporary_folder.h"
 
 #include <algorithm>
@@ -232,6 +233,56 @@ TEST_CASE("in log mode events are earlier rows, from before the day, none from t
     match.push_back(agreement(items, events, static_cast<int>(item[row]), "category", "category"));
   }
   CHECK(correlation(match, truth.numbers("match")) == doctest::Approx(1).epsilon(1e-6));
+}
+
+// z_match as a model could compute it from its batches, beside the one that decided the labels.
+std::pair<std::vector<double>, std::vector<double>> match_in_batches(const SimulateOptions& options,
+                                                                     Split split) {
+  const Dataset data = Dataset::open(load_schema(options.out + "/schema.json"), options.out);
+  const auto truth = Table(options.out + "/truth.csv").numbers("match");
+  const auto ids_of = [](const std::vector<FeatureSpec>& features, const std::vector<FeatureColumn>& columns,
+                         const std::string& name) {
+    const auto named = [&](const FeatureSpec& feature) { return feature.name == name; };
+    const auto found = std::find_if(features.begin(), features.end(), named);
+    REQUIRE(found != features.end());
+    return columns[found - features.begin()].ids.to_vector<int64_t>();
+  };
+  std::vector<double> seen, planted;
+  Loader loader(data, split);
+  while (const auto batch = loader.next()) {
+    const HistoryBatch& history = batch->histories.at(0);
+    const auto& event_features = data.spec().histories[0].features;
+    const auto wanted = ids_of(data.spec().features, batch->features, "category");
+    const auto category = ids_of(event_features, history.columns, "category");
+    const auto liked = ids_of(event_features, history.columns, "liked");
+    const auto candidates = batch->offsets.to_vector<int64_t>(),
+               events = history.offsets.to_vector<int64_t>();
+    for (int64_t r = 0; r < batch->requests; ++r) {
+      for (int64_t c = candidates[r]; c < candidates[r + 1]; ++c) {
+        double n = 0, sum = 0;
+        for (int64_t t = events[r]; t < events[r + 1]; ++t) {
+          if (category[t] == wanted[c]) ++n, sum += liked[t] == 2 ? 1 : -1;  // row 1 is the signal 0
+        }
+        seen.push_back(n > 0 ? sum / std::sqrt(n) : 0);
+        planted.push_back(truth.at(batch->row[c]));
+      }
+    }
+  }
+  return {seen, planted};
+}
+
+TEST_CASE("the schema brings every model the events that decided the labels") {
+  for (const auto history : {SimulatedHistory::file, SimulatedHistory::log}) {
+    const TemporaryFolder folder;
+    SimulateOptions options = small(folder);
+    options.history = history;
+    simulate(options);
+    for (const Split split : {Split::train, Split::test}) {
+      const auto [seen, planted] = match_in_batches(options, split);
+      CHECK(seen.size() > 500);
+      CHECK(correlation(seen, planted) == doctest::Approx(1).epsilon(1e-6));
+    }
+  }
 }
 
 TEST_CASE("the bounds are the AUCs of the first terms on the test days") {
