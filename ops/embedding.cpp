@@ -4,10 +4,10 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/core/jagged.h"
-#include "mixrec/core/parallel_for.h"
+#include "mixrec/ops/layout.h"
 #include "mixrec/ops/request.h"
 
-#include <cstring>
+#include <algorithm>
 
 namespace mixrec {
 namespace {
@@ -108,27 +108,4 @@ Tensor embedding_bag(const Tensor& table, const Tensor& given_ids, const Tensor&
   });
 }
 
-namespace kernel {
-
-template <class T>
-void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y) {
-  // Rows of a large table are far apart: each is asked for while the ones before it are copied.
-  constexpr int64_t kAhead = 8;
-  const int64_t count = y.count();
-  const size_t bytes = static_cast<size_t>(y.cols) * sizeof(T);
-  parallel_for(count, y.cols + 32, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      if (i + kAhead < end) __builtin_prefetch(x.row(ids[i + kAhead]));
-      std::memcpy(y.row(i), x.row(ids[i]), bytes);
-    }
-  });
-}
-
-#define MR_INSTANTIATE(T) template void gather_rows(Cpu, Mat<const T>, const int64_t*, Mat<T>)
-MR_INSTANTIATE(float);
-MR_INSTANTIATE(bfloat16);
-MR_INSTANTIATE(double);
-#undef MR_INSTANTIATE
-
-}  // namespace kernel
 }  // namespace mixrec

@@ -9,7 +9,7 @@
 // on request. A table therefore has to be a leaf.  Saves ids (and offsets).
 //
 // Throws on an id outside [0, V), naming it, its position and V; on ids that are not i64; and on offsets that
-// check_offsets() refuses.
+// check_offsets() refuses.  The kernels are gather_rows (ops/layout.h) and sum_segments (ops/request.h).
 #pragma once
 
 #include "mixrec/core/tensor.h"
@@ -26,11 +26,4 @@ Tensor embedding_bag(const Tensor& table, const Tensor& ids, const Tensor& offse
 // Throws unless every id is in [0, rows); `what` names the ids in the message.
 void check_ids(const Tensor& ids, int64_t rows, const char* what);
 
-namespace kernel {
-
-// y[i] = x[ids[i]]; the bag's kernel is sum_segments (ops/request.h).
-template <class T>
-void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y);
-
-}  // namespace kernel
 }  // namespace mixrec

@@ -132,7 +132,13 @@ namespace kernel {
 
 template <class T>
 void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y) {
-  for_rows(y.count(), y.cols, [&](int64_t j) { std::copy_n(x.row(ids[j]), y.cols, y.row(j)); });
+  // Rows of a large table are far apart: each is asked for while the ones before it are copied.
+  constexpr int64_t kAhead = 8;
+  const int64_t count = y.count();
+  for_rows(count, y.cols, [&](int64_t j) {
+    if (j + kAhead < count) __builtin_prefetch(x.row(ids[j + kAhead]));
+    std::copy_n(x.row(ids[j]), y.cols, y.row(j));
+  });
 }
 
 template <class T>

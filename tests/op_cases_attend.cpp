@@ -1,4 +1,6 @@
 #include "mixrec/ops/attend.h"
+#include "mixrec/ops/cross_attention.h"
+#include "mixrec/ops/reference.h"
 #include "mixrec/tests/op_cases.h"
 
 namespace mixrec::test {
@@ -42,6 +44,20 @@ void add_attend_cases(std::vector<OpCase>& cases) {
                                normal(rng, {events.to_vector<int64_t>().back(), n * width})};
                      },
                      [=](const Inputs& in) { return attend(in[0], in[1], events, candidates); }});
+    const auto inputs = [=](Rng& rng) -> Inputs {
+      const int64_t queries = 4;  // their width
+      return {normal(rng, {candidates.to_vector<int64_t>().back(), n, queries}),
+              uniform(rng, {n, width, queries}, -.5, .5), uniform(rng, {n, width, queries}, -.5, .5),
+              normal(rng, {events.to_vector<int64_t>().back(), n * width})};
+    };
+    cases.push_back({"cross_attention", layout.name, inputs, [=](const Inputs& in) {
+                       return cross_attention(in[0], in[1], in[2], in[3], events, candidates);
+                     }});
+    cases.push_back({"cross_attention", "literal, " + layout.name, inputs,
+                     [=](const Inputs& in) {
+                       return reference::cross_attention(in[0], in[1], in[2], in[3], events, candidates);
+                     },
+                     /*no_gradient=*/"", "the reference rounds after each of many plain ops"});
   }
 }
 

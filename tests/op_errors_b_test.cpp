@@ -3,9 +3,11 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/attend.h"
+#include "mixrec/ops/cross_attention.h"
 #include "mixrec/ops/embedding.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/reduce.h"
+#include "mixrec/ops/reference.h"
 #include "mixrec/ops/request.h"
 
 #include <cmath>
@@ -175,4 +177,44 @@ TEST_CASE("attend: large scores do not overflow") {
   const Tensor h = Tensor::from({1000.f, -1000.f, 999.f}, {3, 1}), u = ones({1, 1, 1});
   const float m = attend(u, h, integers({0, 3}), integers({0, 1})).to_vector()[0];
   CHECK(m == doctest::Approx(1000 - 1 / (1 + std::exp(1.0))));
+}
+
+TEST_CASE("cross attention: the form without K and V agrees with the literal one") {
+  Rng rng(11);
+  const auto normal = [&](const Shape& shape) {
+    Tensor x = empty(shape, f64);
+    rng.fill_normal(x, 0, 1);
+    return x.requires_grad();
+  };
+  std::vector<Tensor> in = {normal({6, 2, 4}), normal({2, 3, 4}), normal({2, 3, 4}), normal({80, 6})};
+  const Tensor events = integers({0, 70, 70, 80}), candidates = integers({0, 3, 4, 6});
+  const Tensor upstream = normal({6, 2, 4}).detach();
+  std::vector<std::vector<double>> fused;
+  for (const auto function : {cross_attention, reference::cross_attention}) {
+    for (Tensor& x : in) x.zero_grad();
+    const Tensor z = function(in[0], in[1], in[2], in[3], events, candidates);
+    z.backward(upstream);
+    std::vector<std::vector<double>> found{z.to_vector<double>()};
+    for (const Tensor& x : in) found.push_back(x.grad().to_vector<double>());
+    if (fused.empty()) fused = found;
+    for (size_t i = 0; i < found.size(); ++i) {
+      for (size_t j = 0; j < found[i].size(); ++j)
+        CHECK(found[i][j] == doctest::Approx(fused[i][j]).epsilon(1e-10));
+    }
+  }
+}
+
+TEST_CASE("cross attention: weights must fit") {
+  const Tensor q = ones({2, 2, 4}), h = ones({3, 6}), events = integers({0, 1, 3}),
+               candidates = integers({0, 1, 2});
+  check_error(
+      [&] {
+        cross_attention(q, ones({2, 3, 5}), ones({2, 3, 5}), h, events, candidates);
+      },
+      "[cross_attention] key weights [2, 3, 5] do not fit queries [2, 2, 4]");
+  check_error(
+      [&] {
+        cross_attention(q, ones({2, 3, 4}), ones({2, 4, 4}), h, events, candidates);
+      },
+      "value weights are [2, 4, 4], key weights [2, 3, 4]");
 }
