@@ -8,7 +8,7 @@
 
 namespace mixrec {
 
-// About 20 bytes a text above the text itself: tables of many millions of values fit in memory.
+// About 30 bytes a text above the text itself: tables of many millions of values fit in memory.
 class Dictionary {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -21,12 +21,16 @@ class Dictionary {
   uint32_t size() const { return static_cast<uint32_t>(starts_.size() - 1); }
 
  private:
+  // Half of the hash beside the number spares most looks at texts that differ.
+  struct Slot {
+    uint32_t number = kNone, tag = 0;
+  };
   size_t slot_of(std::string_view text, uint64_t hash) const;
   void grow();
 
   std::vector<char> arena_;
   std::vector<uint64_t> starts_{0};
-  std::vector<uint32_t> slots_ = std::vector<uint32_t>(64, kNone);  // open addressing; size is a power of two
+  std::vector<Slot> slots_ = std::vector<Slot>(64);  // open addressing; size is a power of two
 };
 
 // 64 well-mixed bits of a text, the same on every machine and in every run.

@@ -110,7 +110,7 @@ void remove_leftovers(const fs::path& path) {
 AtomicFolder::AtomicFolder(std::string path)
     : path_(std::move(path)), temporary_(concat_message(path_, ".tmp-", ::getpid())) {
   std::error_code error;
-  fs::create_directories(fs::path(path_).parent_path(), error);
+  made_parent_ = fs::create_directories(fs::path(path_).parent_path(), error);
   remove_leftovers(path_);
   MR_CHECK(!error && fs::create_directory(temporary_, error), "cannot make the folder ", temporary_, ": ",
            error.message());
@@ -120,6 +120,7 @@ AtomicFolder::~AtomicFolder() {
   if (committed_) return;
   std::error_code ignored;
   fs::remove_all(temporary_, ignored);
+  if (made_parent_) fs::remove(fs::path(path_).parent_path(), ignored);  // only when empty
 }
 
 void AtomicFolder::commit() {

@@ -79,7 +79,7 @@ class AtomicFolder {
 
  private:
   std::string path_, temporary_;
-  bool committed_ = false;
+  bool committed_ = false, made_parent_ = false;
 };
 
 }  // namespace mixrec

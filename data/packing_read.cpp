@@ -10,9 +10,9 @@ namespace mixrec::packing {
 
 namespace {
 
-std::string key_text(const CsvReader& reader, size_t cell, const char* what) {
+std::string_view key_text(const CsvReader& reader, size_t cell, const char* what) {
   MR_CHECK(!reader.cell(cell).empty(), reader.place(cell), ": the ", what, " is missing");
-  return std::string(reader.cell(cell));
+  return reader.cell(cell);
 }
 
 void read_table(Packing& packing, const JoinedTable& table) {

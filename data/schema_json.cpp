@@ -388,6 +388,8 @@ SplitRule read_split(Object in) {
     split.test_values = in.texts("test");
     MR_CHECK(!split.train_values.empty() && !split.test_values.empty(), in.place(),
              ": needs 'train' and 'test'");
+    split.validation = in.number("validation_fraction", split.validation_values.empty() ? 0.1 : 0);
+    MR_CHECK(split.validation >= 0 && split.validation < 1, in.at("validation_fraction"), ": must be in [0, 1)");
   }
   in.finish();
   return split;
