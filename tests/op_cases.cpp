@@ -115,6 +115,8 @@ const std::vector<OpCase>& op_cases() {
     add_swiglu_cases(all);
     add_norm_cases(all);
     add_layout_cases(all);
+    add_pointwise_cases(all);
+    add_loss_cases(all);
     return all;
   }();
   return cases;

@@ -42,5 +42,7 @@ void add_embedding_cases(std::vector<OpCase>& cases);
 void add_swiglu_cases(std::vector<OpCase>& cases);
 void add_norm_cases(std::vector<OpCase>& cases);
 void add_layout_cases(std::vector<OpCase>& cases);
+void add_pointwise_cases(std::vector<OpCase>& cases);
+void add_loss_cases(std::vector<OpCase>& cases);
 
 }  // namespace mixrec::test
