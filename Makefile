@@ -38,6 +38,14 @@ LDLIBS   += -lpthread
 .PHONY: all lib help
 all: $(binary)
 lib: $(library)
+help:
+	@echo "make                 the command line, $(BUILD)/mixrec"
+	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
+	@echo "make test            every test;  make asan: the same under sanitizers"
+	@echo "make bench           JSON lines: products, ops, training steps"
+	@echo "make examples        the programs of examples/"
+	@echo "make lint format     rules of the code;  make install PREFIX=DIR"
+	@echo "BUILD=DIR puts everything elsewhere than build/;  ARCH=x86-64-v2 builds for older processors"
 
 $(BUILD)/include/mixrec:
 	@mkdir -p $(BUILD)/include && ln -sfn $(CURDIR) $@
@@ -46,7 +54,22 @@ $(BUILD)/generated/mixrec/config.h: Makefile
 	@mkdir -p $(@D)
 	@printf '// Written by make: what this build contains.\n#pragma once\n#define MIXREC_CUDA 0\n#define MIXREC_ARCH "%s"\n' '$(ARCH)' > $@
 
-prepared := $(BUILD)/generated/mixrec/config.h | $(BUILD)/include/mixrec
+# Header packages of Debian: installed when we may, named when we may not.
+packages := doctest-dev nlohmann-json3-dev libcli11-dev
+headers  := doctest/doctest.h nlohmann/json.hpp CLI/CLI.hpp
+$(BUILD)/packages:
+	@mkdir -p $(BUILD)
+	@missing() { for h in $(headers); do printf '#include <%s>\n' $$h | $(CXX) -E -xc++ - >/dev/null 2>&1 || return 0; done; return 1; }; \
+	install="apt-get install -y --no-install-recommends $(packages)"; \
+	if missing; then \
+	  if [ "$$(id -u)" = 0 ]; then (apt-get update -qq && $$install) >$(BUILD)/packages.log 2>&1; \
+	  elif sudo -n true 2>/dev/null; then (sudo apt-get update -qq && sudo $$install) >$(BUILD)/packages.log 2>&1; fi; \
+	fi; \
+	if missing; then echo "make: some of <doctest>, <nlohmann/json>, <CLI11> are not installed. Run: apt-get install $(packages)"; exit 1; fi
+	@echo "mixrec: $$($(CXX) --version | head -1), $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up, CUDA no"
+	@touch $@
+
+prepared := $(BUILD)/generated/mixrec/config.h | $(BUILD)/include/mixrec $(BUILD)/packages
 
 compile = $(CXX) $(CXXFLAGS) $(1) -MMD -MP -c $< -o $@
 
@@ -85,7 +108,25 @@ test-build: $(tests)
 test: $(tests)
 	$(tests)
 
-.PHONY: lint-isa
+# Address and undefined-behaviour sanitizers over the whole suite.  OpenMP and leaks of its pool are not ours to check.
+.PHONY: asan
+asan:
+	$(MAKE) BUILD=$(BUILD)-asan SANITIZE=address,undefined DEBUG=1 test-build
+	OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 $(BUILD)-asan/tests/run_tests
+
+.PHONY: bench examples
+bench: $(benches)
+	@for bench in $(benches); do $$bench || exit 1; done
+examples: $(examples)
+
+.PHONY: lint lint-headers lint-isa
+lint: lint-headers lint-isa
+	tests/lint.sh
+# Every header compiles alone.
+lint-headers: $(prepared)
+	@printf '%s\n' $(wildcard $(addsuffix /*.h,$(rooms))) | xargs -P $(JOBS) -I{} sh -c \
+	  '$(CXX) $(CXXFLAGS) $(arch) -fsyntax-only -x c++ {} 2>&1 | grep -v "pragma once in main file" | grep -E "error" && echo "{} does not compile alone" && exit 255 || true'
+	@echo "lint-headers: ok"
 # An inline function compiled for a newer processor is one that the linker may pick for the whole program.
 isa_objects := $(call object,$(filter %_avx2.cpp %_avx512.cpp,$(sources)))
 lint-isa: $(isa_objects)
@@ -94,10 +135,28 @@ lint-isa: $(isa_objects)
 	    { printf '%s shares inline functions with the rest of the program:\n%s\n' "$$object" "$$shared"; exit 1; }; \
 	done; echo "lint-isa: $(words $^) objects above the baseline share nothing"
 
+# Headers, library, binary, pkg-config and CMake files.
+.PHONY: install
+version := 0.1.0
+install: $(library) $(binary)
+	@for room in $(rooms); do install -d $(DESTDIR)$(PREFIX)/include/mixrec/$$room && \
+	  install -m 644 $$room/*.h $(DESTDIR)$(PREFIX)/include/mixrec/$$room; done
+	@install -m 644 $(BUILD)/generated/mixrec/config.h $(DESTDIR)$(PREFIX)/include/mixrec/config.h
+	@install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/mixrec $(DESTDIR)$(PREFIX)/bin
+	@install -m 644 $(library) $(DESTDIR)$(PREFIX)/lib && install -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin
+	@printf 'prefix=%s\nName: mixrec\nDescription: deep learning for recommender ranking models\nVersion: %s\nCflags: -std=c++20 -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmixrec -fopenmp -lpthread\n' \
+	  '$(PREFIX)' '$(version)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mixrec.pc
+	@printf '%s\n' 'find_package(OpenMP REQUIRED)' 'get_filename_component(_prefix "$${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)' \
+	  'add_library(mixrec::mixrec STATIC IMPORTED)' \
+	  'set_target_properties(mixrec::mixrec PROPERTIES IMPORTED_LOCATION "$${_prefix}/lib/libmixrec.a"' \
+	  '  INTERFACE_INCLUDE_DIRECTORIES "$${_prefix}/include" INTERFACE_COMPILE_FEATURES cxx_std_20' \
+	  '  INTERFACE_LINK_LIBRARIES "OpenMP::OpenMP_CXX")' > $(DESTDIR)$(PREFIX)/lib/cmake/mixrec/mixrecConfig.cmake
+	@echo "installed in $(DESTDIR)$(PREFIX)"
+
 .PHONY: format clean
 format:
 	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 clean:
-	rm -rf $(BUILD)
+	rm -rf $(BUILD) $(BUILD)-asan
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

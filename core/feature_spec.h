@@ -32,8 +32,8 @@ struct FeatureSpec {
   FeatureGroup group = FeatureGroup::user;
   FeatureScope scope = FeatureScope::request;
   FeatureKind kind = FeatureKind::categorical;
-  std::string
-      table;  // features of one table name share one table; "" means a table of its own, named as the feature
+  // Features of one table name share one table; "" is a table of its own, named as the feature.
+  std::string table = {};
   int64_t rows = 0;    // rows of that table, the unknown row included; 0 for numeric features
   int64_t width = 16;  // d_i: embedding width in eq 1; equal for all features of one table
 

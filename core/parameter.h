@@ -1,10 +1,10 @@
 // A named tensor of a model, as optimisers and checkpoints see it.
 #pragma once
 
+#include "mixrec/core/tensor.h"
+
 #include <string>
 #include <vector>
-
-#include "mixrec/core/tensor.h"
 
 namespace mixrec {
 

@@ -14,9 +14,9 @@ namespace mixrec {
 
 // The cells of one feature, for `rows` requests, candidates or events.
 struct FeatureColumn {
-  Tensor ids;      // i64 [rows]: categorical; i64 [entries]: list; undefined: numeric
-  Tensor offsets;  // i64 [rows + 1]: list only; entries of row r are ids[offsets[r] : offsets[r + 1]]
-  Tensor values;   // f32 [rows]: numeric only
+  Tensor ids = {};      // i64 [rows]: categorical; i64 [entries]: list; undefined: numeric
+  Tensor offsets = {};  // i64 [rows + 1]: list only; entries of row r are ids[offsets[r] : offsets[r + 1]]
+  Tensor values = {};   // f32 [rows]: numeric only
 };
 
 // Histories of all requests, jagged: events of request r are rows offsets[r] .. offsets[r + 1], oldest first.

@@ -1,12 +1,11 @@
 #include "mixrec/core/rng.h"
 
-#include "mixrec/core/copy.h"
-#include "mixrec/core/error.h"
+#include "mixrec/core/dispatch.h"
+#include "mixrec/core/parallel_for.h"
 #include "mixrec/core/tensor.h"
 
 #include <cmath>
 #include <numbers>
-#include <vector>
 
 namespace mixrec {
 namespace {
@@ -23,23 +22,26 @@ void normal_pair(const Philox::Block& block, double* out) {
   out[1] = radius * std::sin(angle);
 }
 
-// Two numbers from each Philox block, so that element i does not depend on how the tensor is cut.
+// Two numbers from each Philox block: element i depends on i alone, so threads may share the work.
 template <class Pair>
 void fill(Tensor& x, Rng& rng, Pair pair) {
-  MR_CHECK(is_floating(x.dtype()), "random numbers need a floating dtype, got ", x.dtype());
   MR_CHECK(x.device().is_cpu(), "random numbers are drawn on the host, the tensor is on ", x.device());
-  const auto n = static_cast<uint64_t>(x.numel());
-  const uint64_t first = rng.advance((n + 1) / 2);
+  MR_CHECK(x.is_contiguous(), "random numbers fill dense tensors, got strides ", x.strides());
+  const int64_t n = x.numel();
+  const uint64_t first = rng.advance(static_cast<uint64_t>(n + 1) / 2);
   const Philox philox(rng.seed());
-  Tensor values = empty(x.shape(), f64);
-  double* p = values.data<double>();
-  for (uint64_t i = 0; i < n; i += 2) {
-    double two[2];
-    pair(philox(first + i / 2), two);
-    p[i] = two[0];
-    if (i + 1 < n) p[i + 1] = two[1];
-  }
-  copy_into(x, values);
+  dispatch_floating(x.dtype(), [&]<class T>() {
+    T* values = x.data<T>();
+    parallel_for((n + 1) / 2, 50, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        double two[2];
+        pair(philox(first + static_cast<uint64_t>(i)), two);
+        values[2 * i] = static_cast<T>(two[0]);
+        if (2 * i + 1 < n) values[2 * i + 1] = static_cast<T>(two[1]);
+      }
+    });
+  });
+  x.bump_version();
 }
 
 }  // namespace

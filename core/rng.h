@@ -61,7 +61,7 @@ class Rng {
   double normal();                 // mean 0, deviation 1
   uint64_t below(uint64_t limit);  // [0, limit)
 
-  // Fill a host tensor of any floating dtype (the same numbers, rounded).
+  // Fill a dense host tensor of any floating dtype (the same numbers, rounded).
   void fill_uniform(Tensor x, double low, double high);
   void fill_normal(Tensor x, double mean, double deviation);
 

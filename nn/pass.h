@@ -12,14 +12,14 @@ namespace mixrec {
 
 struct Pass {
   bool training = false;
-  Rng rng;  // of dropout; its position is part of a checkpoint
+  Rng rng = Rng(0);  // of dropout; its position is part of a checkpoint
 
   // Auxiliary losses (scalars), added to the task losses by the trainer.
-  std::vector<Tensor> losses;
+  std::vector<Tensor> losses = {};
   void add_loss(Tensor loss) { losses.push_back(std::move(loss)); }
 
   // Shows named intermediate tensors to whoever listens: pass.tap("blocks.0.query", q).
-  std::function<void(const std::string& name, const Tensor& value)> listener;
+  std::function<void(const std::string& name, const Tensor& value)> listener = {};
   void tap(const std::string& name, const Tensor& value) const {
     if (listener) listener(name, value);
   }

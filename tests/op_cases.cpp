@@ -3,6 +3,7 @@
 #include "mixrec/autograd/checkpoint.h"
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/dropout.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/softmax.h"
 
@@ -96,6 +97,10 @@ void add_arithmetic_cases(std::vector<OpCase>& cases) {
                    },
                    [](const Inputs& in) {
                      return broadcast_to(in[0], {2, 3, 4});
+                   }});
+  cases.push_back({"dropout", "", cube, [](const Inputs& in) {
+                     Rng rng(3);
+                     return dropout(in[0], .3, rng, true);
                    }});
   cases.push_back({"cast", "there and back", cube,
                    [](const Inputs& in) { return cast(cast(in[0], f64), in[0].dtype()); }});

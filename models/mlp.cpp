@@ -1,0 +1,63 @@
+#include "mixrec/models/mlp.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/nn/init.h"
+#include "mixrec/ops/layout.h"
+#include "mixrec/ops/reduce.h"
+#include "mixrec/ops/request.h"
+
+namespace mixrec {
+namespace {
+
+std::vector<int64_t> mlp_sizes(const FeatureSet& spec, const FeatureEmbedding& embedding,
+                               const MlpModelOptions& o) {
+  int64_t width = embedding.request_width() + embedding.candidate_width();
+  for (size_t h = 0; o.pooled_history && h < embedding.histories(); ++h) width += embedding.event_width(h);
+  return {width, o.hidden, o.hidden, static_cast<int64_t>(spec.tasks.size())};
+}
+
+// Every table one weight a task wide, and no histories.
+FeatureSet linear_spec(FeatureSet spec) {
+  for (FeatureSpec& feature : spec.features) feature.width = static_cast<int64_t>(spec.tasks.size());
+  spec.histories.clear();
+  return spec;
+}
+
+}  // namespace
+
+MlpModel::MlpModel(const FeatureSet& spec, const MlpModelOptions& options, Rng& rng)
+    : options_(options),
+      embedding_(spec, rng, {options.table_deviation}),
+      dropout_(options.dropout),
+      mlp_(mlp_sizes(spec, embedding_, options), rng) {}
+
+Tensor MlpModel::forward(const RequestBatch& batch, Pass& pass) const {
+  std::vector<Tensor> user{embedding_.requests(batch)};
+  for (size_t h = 0; options_.pooled_history && h < embedding_.histories(); ++h) {
+    user.push_back(segment_mean(embedding_.events(batch, h), batch.histories[h].offsets));
+  }
+  const Tensor e =
+      concat({expand_by_request(concat(user, 1), batch.offsets), embedding_.candidates(batch)}, 1);
+  return mlp_.forward(dropout_.forward(e, pass));
+}
+
+double MlpModel::forward_flops(const RequestBatch& batch) const {
+  double weights = 0;
+  for (const Linear& layer : mlp_.layers) weights += static_cast<double>(layer.weight.numel());
+  return 2 * weights * static_cast<double>(batch.candidates);
+}
+
+LogisticRegression::LogisticRegression(const FeatureSet& spec, const LogisticRegressionOptions&, Rng& rng)
+    : tasks_(static_cast<int64_t>(spec.tasks.size())),
+      embedding_(linear_spec(spec), rng, {.table_deviation = 1e-4}),
+      bias_(constant_parameter({tasks_}, 0)) {}
+
+Tensor LogisticRegression::forward(const RequestBatch& batch, Pass&) const {
+  const auto total = [&](const Tensor& e) {
+    return sum(e.reshape({e.dim(0), e.dim(1) / tasks_, tasks_}), 1);
+  };
+  return expand_by_request(total(embedding_.requests(batch)), batch.offsets) +
+         total(embedding_.candidates(batch)) + bias_;
+}
+
+}  // namespace mixrec

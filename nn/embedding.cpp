@@ -1,0 +1,111 @@
+#include "mixrec/nn/embedding.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/nn/init.h"
+#include "mixrec/ops/cast.h"
+#include "mixrec/ops/embedding.h"
+#include "mixrec/ops/layout.h"
+
+namespace mixrec {
+
+Embedding::Embedding(int64_t rows, int64_t width, Rng& rng, double deviation)
+    : table(normal_parameter({rows, width}, deviation, rng)) {}
+Tensor Embedding::forward(const Tensor& ids) const { return embedding(table, ids); }
+
+EmbeddingBag::EmbeddingBag(int64_t rows, int64_t width, Rng& rng, double deviation)
+    : table(normal_parameter({rows, width}, deviation, rng)) {}
+Tensor EmbeddingBag::forward(const Tensor& ids, const Tensor& offsets) const {
+  return embedding_bag(table, ids, offsets, BagMode::mean);
+}
+
+FeatureEmbedding::FeatureEmbedding(const FeatureSet& spec, Rng& rng, const FeatureEmbeddingOptions& options) {
+  for (size_t i = 0; i < spec.features.size(); ++i) {
+    const FeatureSpec& feature = spec.features[i];
+    MR_CHECK(feature.scope != FeatureScope::event, "feature '", feature.name,
+             "' has event scope outside a history");
+    add(feature.scope == FeatureScope::request ? requests_ : candidates_, feature, i, rng,
+        options.table_deviation);
+  }
+  for (const HistorySpec& history : spec.histories) {
+    Concatenation& events = histories_.emplace_back();
+    for (size_t i = 0; i < history.features.size(); ++i)
+      add(events, history.features[i], i, rng, options.table_deviation);
+  }
+}
+
+void FeatureEmbedding::add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng,
+                           double deviation) {
+  MR_CHECK(feature.width > 0, "feature '", feature.name, "' has width ", feature.width);
+  to.columns.push_back({source, tensor_of(feature, rng, deviation), feature.kind, feature.width});
+  to.width += feature.width;
+}
+
+size_t FeatureEmbedding::tensor_of(const FeatureSpec& feature, Rng& rng, double deviation) {
+  const bool numeric = feature.kind == FeatureKind::numeric;
+  const std::string name =
+      (numeric ? "numeric." : "tables.") + (numeric ? feature.name : feature.table_name());
+  const Shape shape{numeric ? 1 : feature.rows, feature.width};
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    if (tensors_[i].name != name) continue;
+    MR_CHECK(tensors_[i].value.shape() == shape, "feature '", feature.name, "' needs table '", name,
+             "' of shape ", shape, ", which has ", tensors_[i].value.shape());
+    return i;
+  }
+  Tensor value = normal_parameter(shape, deviation, rng);
+  // Values that training never saw look like no value at all, until some row trains the unknown row.
+  if (!numeric) value.detach().narrow(0, kUnknownRow, 1).fill(0);
+  tensors_.push_back({name, value, numeric ? ParameterKind::dense : ParameterKind::table});
+  return tensors_.size() - 1;
+}
+
+Tensor FeatureEmbedding::embed(const Concatenation& what, const std::vector<FeatureColumn>& columns,
+                               int64_t rows) const {
+  std::vector<Tensor> parts;
+  for (const Column& column : what.columns) {
+    const FeatureColumn& cells = columns[column.source];
+    const Tensor& tensor = tensors_[column.tensor].value;
+    switch (column.kind) {
+      case FeatureKind::categorical:
+        parts.push_back(embedding(tensor, cells.ids));
+        break;
+      case FeatureKind::list:
+        parts.push_back(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean));
+        break;
+      case FeatureKind::numeric:
+        parts.push_back(cast(cells.values, tensor.dtype()).reshape({rows, 1}) * tensor);
+        break;
+    }
+  }
+  if (parts.empty()) return empty({rows, 0}, tensors_.empty() ? f32 : tensors_[0].value.dtype());
+  return concat(parts, 1);
+}
+
+Tensor FeatureEmbedding::requests(const RequestBatch& batch) const {
+  return embed(requests_, batch.features, batch.requests);
+}
+
+Tensor FeatureEmbedding::candidates(const RequestBatch& batch) const {
+  return embed(candidates_, batch.features, batch.candidates);
+}
+
+Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history) const {
+  const std::vector<FeatureColumn>& columns = batch.histories[history].columns;
+  const Column& first = histories_[history].columns.at(0);
+  const FeatureColumn& cells = columns[first.source];
+  const int64_t rows = first.kind == FeatureKind::list      ? cells.offsets.dim(0) - 1
+                       : first.kind == FeatureKind::numeric ? cells.values.dim(0)
+                                                            : cells.ids.dim(0);
+  return embed(histories_[history], columns, rows);
+}
+
+void FeatureEmbedding::visit(Visitor& v) {
+  for (Named& tensor : tensors_) {
+    if (tensor.kind == ParameterKind::table) {
+      v.table(tensor.name, tensor.value);
+    } else {
+      v.parameter(tensor.name, tensor.value);
+    }
+  }
+}
+
+}  // namespace mixrec

@@ -1,0 +1,75 @@
+// Embedding tables: single look-ups, bags, and all features of a batch at once.
+#pragma once
+
+#include "mixrec/core/request_batch.h"
+#include "mixrec/nn/module.h"
+
+namespace mixrec {
+
+// Rows of a table: ids i64 [...] -> [..., width].
+struct Embedding : Module {
+  Tensor table;  // [rows, width]
+
+  Embedding(int64_t rows, int64_t width, Rng& rng, double deviation = 0.005);
+  Tensor forward(const Tensor& ids) const;
+  void visit(Visitor& v) { v.table("table", table); }
+};
+
+// Means of rows: ids i64 [entries], offsets i64 [rows + 1] -> [rows, width]; an empty bag is zero.
+struct EmbeddingBag : Module {
+  Tensor table;  // [rows, width]
+
+  EmbeddingBag(int64_t rows, int64_t width, Rng& rng, double deviation = 0.005);
+  Tensor forward(const Tensor& ids, const Tensor& offsets) const;
+  void visit(Visitor& v) { v.table("table", table); }
+};
+
+struct FeatureEmbeddingOptions {
+  double table_deviation = 0.005;  // initial deviation of table rows; the unknown row starts at zero
+};
+
+// The feature layer of every ranking model: one table per feature, shared where the schema says so, and the
+// concatenation of a row's embeddings (MixFormer eq 1).  A categorical feature is a table row, a list the
+// mean of its rows, a numeric one x · v with a learned vector v.
+struct FeatureEmbedding : Module {
+  FeatureEmbedding(const FeatureSet& spec, Rng& rng, const FeatureEmbeddingOptions& options = {});
+
+  Tensor requests(const RequestBatch& batch) const;    // request-scope features: [R, request_width()]
+  Tensor candidates(const RequestBatch& batch) const;  // candidate-scope features: [C, candidate_width()]
+  Tensor events(const RequestBatch& batch, size_t history) const;  // [events, event_width(history)]
+
+  int64_t request_width() const { return requests_.width; }
+  int64_t candidate_width() const { return candidates_.width; }
+  int64_t event_width(size_t history) const { return histories_[history].width; }
+  size_t histories() const { return histories_.size(); }
+
+  void visit(Visitor& v);
+
+ private:
+  // One feature of a concatenation: where its numbers are in the batch, and which tensor embeds them.
+  struct Column {
+    size_t source;  // index into RequestBatch::features or HistoryBatch::columns
+    size_t tensor;  // index into tensors_
+    FeatureKind kind;
+    int64_t width;
+  };
+  struct Concatenation {
+    std::vector<Column> columns;
+    int64_t width = 0;
+  };
+  struct Named {
+    std::string name;
+    Tensor value;
+    ParameterKind kind;
+  };
+
+  void add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng, double deviation);
+  size_t tensor_of(const FeatureSpec& feature, Rng& rng, double deviation);
+  Tensor embed(const Concatenation& what, const std::vector<FeatureColumn>& columns, int64_t rows) const;
+
+  std::vector<Named> tensors_;
+  Concatenation requests_, candidates_;
+  std::vector<Concatenation> histories_;
+};
+
+}  // namespace mixrec

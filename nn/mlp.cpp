@@ -1,0 +1,24 @@
+#include "mixrec/nn/mlp.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/ops/dropout.h"
+#include "mixrec/ops/pointwise.h"
+
+namespace mixrec {
+
+MLP::MLP(const std::vector<int64_t>& sizes, Rng& rng) {
+  MR_CHECK(sizes.size() >= 2, "an MLP needs an input and an output size, got ", sizes.size(), " sizes");
+  for (size_t i = 0; i + 1 < sizes.size(); ++i) layers.emplace_back(sizes[i], sizes[i + 1], rng);
+}
+
+Tensor MLP::forward(const Tensor& x) const {
+  Tensor y = layers[0].forward(x);
+  for (size_t i = 1; i < layers.size(); ++i) y = layers[i].forward(silu(y));
+  return y;
+}
+
+Tensor Dropout::forward(const Tensor& x, Pass& pass) const {
+  return dropout(x, rate, pass.rng, pass.training);
+}
+
+}  // namespace mixrec

@@ -1,0 +1,29 @@
+// Multi-layer perceptron and dropout.
+#pragma once
+
+#include "mixrec/nn/linear.h"
+#include "mixrec/nn/pass.h"
+
+namespace mixrec {
+
+// Linear, SiLU, ..., Linear: the last layer has no activation.  sizes {in, hidden..., out}.
+struct MLP : Module {
+  std::vector<Linear> layers;
+
+  MLP(const std::vector<int64_t>& sizes, Rng& rng);
+  Tensor forward(const Tensor& x) const;
+  void visit(Visitor& v) {
+    for (size_t i = 0; i < layers.size(); ++i) v.module(std::to_string(i), layers[i]);
+  }
+};
+
+// Zeroes each element with probability `rate` while training and scales the others by 1 / (1 - rate).
+struct Dropout : Module {
+  double rate;
+
+  explicit Dropout(double rate) : rate(rate) {}
+  Tensor forward(const Tensor& x, Pass& pass) const;
+  void visit(Visitor&) {}
+};
+
+}  // namespace mixrec
