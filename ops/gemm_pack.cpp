@@ -4,6 +4,8 @@
 #include "mixrec/core/simd.h"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 namespace mixrec::kernel {
 
@@ -35,43 +37,73 @@ void transpose(Floats8 (&row)[8]) {
 }
 
 // Lines that lie along memory: squares of eight lines by eight elements are transposed.  A square's store may
-// run over the panel's width into the next element's place, which is written later: groups of lines go from
-// the last to the first.
+// run over the panel's width into the place of the next element, which is written later: groups of lines go
+// from the last to the first.
 template <class T>
 void pack_lines(const T* from, int64_t ld, int64_t lines, int64_t depth, int64_t width, float* panel) {
-  const int64_t last_group = (width - 1) / kLanes * kLanes;
-  for (int64_t p = 0; p < depth; p += kLanes) {
-    const int64_t count = std::min(kLanes, depth - p);
-    for (int64_t group = last_group; group >= 0; group -= kLanes) {
-      Floats8 square[kLanes];
+  for (int64_t group = (width - 1) / kLanes * kLanes; group >= 0; group -= kLanes) {
+    const T* line[kLanes];
+    for (int64_t r = 0; r < kLanes; ++r) line[r] = from + std::min(group + r, lines - 1) * ld;
+    Floats8 square[kLanes];
+    float* to = panel + group;
+    int64_t p = 0;
+    for (; p + kLanes <= depth; p += kLanes) {
 #pragma GCC unroll 8
-      for (int64_t r = 0; r < kLanes; ++r) {
-        const T* line = from + std::min(group + r, lines - 1) * ld + p;
-        square[r] = count == kLanes ? simd::load(line) : simd::load(line, count);
-      }
+      for (int64_t r = 0; r < kLanes; ++r) square[r] = simd::load(line[r] + p);
       transpose(square);
-      float* to = panel + p * width + group;
-      if (count == kLanes) {
 #pragma GCC unroll 8
-        for (int64_t s = 0; s < kLanes; ++s) simd::store(to + s * width, square[s]);
-      } else {
-        for (int64_t s = 0; s < count; ++s) simd::store(to + s * width, square[s]);
-      }
+      for (int64_t s = 0; s < kLanes; ++s, to += width) simd::store(to, square[s]);
     }
+    if (p == depth) continue;
+    for (int64_t r = 0; r < kLanes; ++r) square[r] = simd::load(line[r] + p, depth - p);
+    transpose(square);
+    for (int64_t s = 0; s < depth - p; ++s, to += width) simd::store(to, square[s]);
   }
 }
 
 // Lines across memory: one row of memory holds one element of every line.
 template <class T>
+void copy_rows(const T* from, int64_t ld, int64_t lines, int64_t rows, int64_t width, float* to) {
+  for (int64_t s = 0; s < rows; ++s, from += ld, to += width)
+    for (int64_t r = 0; r < width; r += kLanes) {
+      const int64_t count = std::clamp<int64_t>(lines - r, 0, kLanes);
+      simd::store(to + r, simd::load(from + r, count), std::min(kLanes, width - r));
+    }
+}
+
+template <int64_t Width>
+void copy_full_rows(const float* from, int64_t ld, int64_t rows, float* to) {
+  for (int64_t s = 0; s < rows; ++s, from += ld, to += Width) std::memcpy(to, from, Width * sizeof(float));
+}
+
+// A few rows at a time, so that both sides stay within reach of the caches.
+template <class T>
 void pack_columns(const T* from, int64_t ld, int64_t lines, int64_t depth, int64_t width, float* panels) {
-  for (int64_t s = 0; s < depth; ++s, from += ld)
+  constexpr int64_t kRows = 16;
+  for (int64_t s = 0; s < depth; s += kRows)
     for (int64_t i = 0; i < lines; i += width) {
+      const T* source = from + s * ld + i;
       float* to = panels + (i / width * depth + s) * width;
-      for (int64_t r = 0; r < width; r += kLanes) {
-        const int64_t room = std::min(kLanes, width - r), count = std::clamp<int64_t>(lines - i - r, 0, room);
-        const Floats8 values = count == kLanes ? simd::load(from + i + r) : simd::load(from + i + r, count);
-        room == kLanes ? simd::store(to + r, values) : simd::store(to + r, values, room);
+      const int64_t rows = std::min(kRows, depth - s);
+      if constexpr (std::is_same_v<T, float>) {
+        if (i + width <= lines && width == 32) {
+          copy_full_rows<32>(source, ld, rows, to);
+          continue;
+        }
+        if (i + width <= lines && width == 16) {
+          copy_full_rows<16>(source, ld, rows, to);
+          continue;
+        }
+        if (i + width <= lines && width == 14) {
+          copy_full_rows<14>(source, ld, rows, to);
+          continue;
+        }
+        if (i + width <= lines && width == 6) {
+          copy_full_rows<6>(source, ld, rows, to);
+          continue;
+        }
       }
+      copy_rows(source, ld, lines - i, rows, width, to);
     }
 }
 
