@@ -152,7 +152,7 @@ template <class T>
 void multiply(const Kernel& kernel, const Factor<T>& a, const Factor<T>& b, const Tile& tile) {
   // Panels that are used once are read where they lie, if they can be.
   constexpr bool floats = std::is_same_v<T, float>;
-  const bool a_in_place = floats && tile.columns.size() <= kernel.width;
+  const bool a_in_place = floats && tile.columns.size() <= 4 * kernel.width;
   const bool b_in_place =
       floats && !b.line_major && tile.rows.size() <= kernel.height && tile.columns.size() >= kernel.width;
   if (b_in_place && tile.columns.size() % kernel.width != 0) {

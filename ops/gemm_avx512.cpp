@@ -1,10 +1,18 @@
 #include "mixrec/ops/gemm_kernel.h"
 
+#include <immintrin.h>
+
 namespace mixrec::kernel {
 
 namespace {
 
 constexpr int kWidth = 16, kRows = 14, kVectors = 2;
+
+typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+
+__mmask16 first(long count) { return static_cast<__mmask16>((1u << count) - 1); }
+Vector load_part(const float* from, long count) { return _mm512_maskz_loadu_ps(first(count), from); }
+void store_part(float* to, Vector value, long count) { _mm512_mask_storeu_ps(to, first(count), value); }
 
 #include "mixrec/ops/gemm_tile.h"
 

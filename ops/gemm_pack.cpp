@@ -4,8 +4,6 @@
 #include "mixrec/core/simd.h"
 
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 
 namespace mixrec::kernel {
 
@@ -16,7 +14,7 @@ using simd::Floats8;
 constexpr int64_t kLanes = Floats8::size;
 
 // Swaps rows and columns of the 8 x 8 matrix held in eight packs.
-void transpose(Floats8 (&row)[8]) {
+[[gnu::always_inline]] inline void transpose(Floats8 (&row)[8]) {
   Floats8 pairs[8], quads[8];
   for (int i = 0; i < 8; i += 2) {
     const auto a = row[i].lanes, b = row[i + 1].lanes;
@@ -71,9 +69,16 @@ void copy_rows(const T* from, int64_t ld, int64_t lines, int64_t rows, int64_t w
     }
 }
 
-template <int64_t Width>
-void copy_full_rows(const float* from, int64_t ld, int64_t rows, float* to) {
-  for (int64_t s = 0; s < rows; ++s, from += ld, to += Width) std::memcpy(to, from, Width * sizeof(float));
+// The same for panels that are full.  A width that is not a multiple of eight ends in a store that overlaps
+// the one before.
+template <int64_t Width, class T>
+void copy_full_rows(const T* from, int64_t ld, int64_t rows, float* to) {
+  for (int64_t s = 0; s < rows; ++s, from += ld, to += Width)
+#pragma GCC unroll 4
+    for (int64_t r = 0; r < Width; r += kLanes) {
+      const int64_t start = std::min(r, Width - kLanes);
+      simd::store(to + start, simd::load(from + start));
+    }
 }
 
 // A few rows at a time, so that both sides stay within reach of the caches.
@@ -85,25 +90,16 @@ void pack_columns(const T* from, int64_t ld, int64_t lines, int64_t depth, int64
       const T* source = from + s * ld + i;
       float* to = panels + (i / width * depth + s) * width;
       const int64_t rows = std::min(kRows, depth - s);
-      if constexpr (std::is_same_v<T, float>) {
-        if (i + width <= lines && width == 32) {
-          copy_full_rows<32>(source, ld, rows, to);
-          continue;
-        }
-        if (i + width <= lines && width == 16) {
-          copy_full_rows<16>(source, ld, rows, to);
-          continue;
-        }
-        if (i + width <= lines && width == 14) {
-          copy_full_rows<14>(source, ld, rows, to);
-          continue;
-        }
-        if (i + width <= lines && width == 6) {
-          copy_full_rows<6>(source, ld, rows, to);
-          continue;
-        }
-      }
-      copy_rows(source, ld, lines - i, rows, width, to);
+      if (i + width > lines)
+        copy_rows(source, ld, lines - i, rows, width, to);
+      else if (width == 32)
+        copy_full_rows<32>(source, ld, rows, to);
+      else if (width == 16)
+        copy_full_rows<16>(source, ld, rows, to);
+      else if (width == 14)
+        copy_full_rows<14>(source, ld, rows, to);
+      else
+        copy_rows(source, ld, width, rows, width, to);
     }
 }
 

@@ -2,9 +2,10 @@
 //
 // Included inside an anonymous namespace by the files that compile it for one instruction set each, after
 // they define
-//   kWidth    floats in a vector
+//   Vector    the compiler's vector of kWidth floats, at any address
 //   kRows     height of a panel of A: rows of C held in registers
 //   kVectors  width of a panel of B in vectors
+//   load_part, store_part: the first `count` lanes of a vector, nothing else touched
 // so that kRows · kVectors sums, kVectors vectors of B and one broadcast element of A fill the registers, and
 // every element loaded is used for many multiply-adds.
 //
@@ -13,13 +14,13 @@
 // gemm_kernel.h.
 
 constexpr long kColumns = kVectors * kWidth;
+constexpr long kAhead =
+    16;  // steps of k for which elements of B are on their way from the second-level cache
 
-typedef float Vector __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
-
-// One tile: `Rows` rows by `Vectors` vectors of C.  Every element is the same chain of multiply-adds in every
-// tile size.
-template <int Rows, int Vectors, bool Packed>
-void tile(const GemmBlock& block, const float* a, const float* b, float* c, long ldc, const float* bias) {
+// One tile: `Rows` rows by `Vectors` vectors of C, of which the last has `last` lanes (all of them when
+// `Whole`). Every element is the same chain of multiply-adds in every tile size.
+template <int Rows, int Vectors, bool Packed, bool Whole>
+void tile(const GemmBlock& block, const float* a, const float* b, float* c, const float* bias, long last) {
   Vector sum[Rows][Vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -30,7 +31,10 @@ void tile(const GemmBlock& block, const float* a, const float* b, float* c, long
   for (long p = block.k; p > 0; --p) {
     Vector b_vector[Vectors];
 #pragma GCC unroll 16
-    for (int j = 0; j < Vectors; ++j) b_vector[j] = *reinterpret_cast<const Vector*>(b + j * kWidth);
+    for (int j = 0; j < Vectors; ++j) {
+      b_vector[j] = *reinterpret_cast<const Vector*>(b + j * kWidth);
+      __builtin_prefetch(b + kAhead * b_step + j * kWidth);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Vector a_element = a[i * a_row] - Vector{};
@@ -47,30 +51,20 @@ void tile(const GemmBlock& block, const float* a, const float* b, float* c, long
   for (int i = 0; i < Rows; ++i) {
 #pragma GCC unroll 16
     for (int j = 0; j < Vectors; ++j) {
-      Vector* to = reinterpret_cast<Vector*>(c + j * kWidth);
+      const bool part = !Whole && j == Vectors - 1;
+      float* to = c + j * kWidth;
       Vector value = sum[i][j] * alpha;
-      if (add) value += *to;
-      if (bias) value += *reinterpret_cast<const Vector*>(bias + j * kWidth);
-      *to = value;
+      if (add) value += part ? load_part(to, last) : *reinterpret_cast<const Vector*>(to);
+      if (bias)
+        value +=
+            part ? load_part(bias + j * kWidth, last) : *reinterpret_cast<const Vector*>(bias + j * kWidth);
+      if (part)
+        store_part(to, value, last);
+      else
+        *reinterpret_cast<Vector*>(to) = value;
     }
-    c += ldc;
+    c += block.ldc;
   }
-}
-
-// A tile that ends inside a vector goes through a copy of C wide enough for whole ones.
-template <int Rows, int Vectors, bool Packed>
-void edge_tile(const GemmBlock& block, const float* a, const float* b, float* c, long columns,
-               const float* bias) {
-  float wide[Rows * Vectors * kWidth], wide_bias[Vectors * kWidth];
-  constexpr long stride = Vectors * kWidth;
-  if (block.add)
-    for (int i = 0; i < Rows; ++i)
-      for (long j = 0; j < columns; ++j) wide[i * stride + j] = c[i * block.ldc + j];
-  if (bias)
-    for (long j = 0; j < columns; ++j) wide_bias[j] = bias[j];
-  tile<Rows, Vectors, Packed>(block, a, b, wide, stride, bias ? wide_bias : nullptr);
-  for (int i = 0; i < Rows; ++i)
-    for (long j = 0; j < columns; ++j) c[i * block.ldc + j] = wide[i * stride + j];
 }
 
 // Picks the tile for what is left of C: at most Rows rows, at most Vectors vectors of columns.
@@ -82,10 +76,11 @@ void fit_tile(const GemmBlock& block, long rows, long columns, const float* a, c
   if constexpr (Vectors > 1)
     if (columns <= (Vectors - 1) * kWidth)
       return fit_tile<Rows, Vectors - 1, Packed>(block, rows, columns, a, b, c, bias);
-  if (columns == Vectors * kWidth)
-    tile<Rows, Vectors, Packed>(block, a, b, c, block.ldc, bias);
+  const long last = columns - (Vectors - 1) * kWidth;
+  if (last == kWidth)
+    tile<Rows, Vectors, Packed, true>(block, a, b, c, bias, last);
   else
-    edge_tile<Rows, Vectors, Packed>(block, a, b, c, columns, bias);
+    tile<Rows, Vectors, Packed, false>(block, a, b, c, bias, last);
 }
 
 // A panel of B stays in the first-level cache while all panels of A pass by.
