@@ -2,10 +2,9 @@
 // in the first cache; a block is transposed once, after which all products, over however many candidates, are
 // of one kind: rows of numbers times a scalar each, added up.  The softmax runs along: when a block raises
 // the maximum of a candidate, what was summed so far is scaled down.
-#include "mixrec/core/parallel_for.h"
-#include "mixrec/core/simd.h"
 #include "mixrec/core/storage.h"
 #include "mixrec/ops/attend.h"
+#include "mixrec/ops/loops.h"
 
 #include <algorithm>
 #include <limits>
@@ -22,7 +21,7 @@ constexpr int64_t kCandidates = 16;  // that are taken through a block together
 // ---- Floats eight at a time, doubles one at a time. ----
 
 template <class A>
-using Lanes = std::conditional_t<std::is_same_v<A, float>, Floats8, double>;
+using Lanes = simd::Value<A>;
 template <class A>
 constexpr int64_t kLanes = sizeof(Lanes<A>) / sizeof(A);
 
@@ -30,10 +29,6 @@ Floats8 read(const float* from) { return simd::load(from); }
 double read(const double* from) { return *from; }
 void write(float* to, Floats8 pack) { simd::store(to, pack); }
 void write(double* to, double value) { *to = value; }
-float largest(Floats8 pack) { return simd::max(pack); }
-double largest(double value) { return value; }
-float total(Floats8 pack) { return simd::sum(pack); }
-double total(double value) { return value; }
 
 template <class A>
 int64_t padded(int64_t n) {
@@ -158,6 +153,8 @@ void load_block(Block<acc_t<T>>& block, const T* h, int64_t stride, int64_t coun
         Floats8 tile[8];
         for (int64_t i = 0; i < 8; ++i) {
           const T* from = h + (t + i) * stride + d;
+          // Rows of all heads lie far apart, which hides from the processor that the next head comes next.
+          __builtin_prefetch(from + width);
           tile[i] = i >= rows ? Floats8(0.0f) : lanes == 8 ? simd::load(from) : simd::load(from, lanes);
           if (!in_place) write(copy[t + i] + d, tile[i]);
         }
@@ -173,11 +170,16 @@ void load_block(Block<acc_t<T>>& block, const T* h, int64_t stride, int64_t coun
   }
 }
 
-// to[j] = from[j], padded with zeros to whole packs.
-template <class T>
-void load_row(acc_t<T>* to, const T* from, int64_t width) {
+template <class To, class From>
+void copy_row(To* to, const From* from, int64_t width) {
   simd::transform(
       width, to, [](auto v) { return v; }, from);
+}
+
+// The same, padded with zeros to whole packs.
+template <class T>
+void load_row(acc_t<T>* to, const T* from, int64_t width) {
+  copy_row(to, from, width);
   std::fill(to + width, to + padded<acc_t<T>>(width), acc_t<T>(0));
 }
 
@@ -189,26 +191,18 @@ struct Running {
   A largest, sum;
 };
 
-// Turns a row of scores into weights e^(s - largest), and returns what earlier sums are to be scaled by.
+// Turns the scores of a block into weights e^(s - largest), and returns what earlier sums are to be scaled
+// by.
 template <class A>
-A absorb(A* scores, const Block<A>& block, Running<A>& state) {
-  constexpr A kNone = -std::numeric_limits<A>::infinity();
-  if constexpr (std::is_same_v<A, float>) {
-    // The padding takes no part.
-    const int64_t last = block.padded_count - 8;
-    write(scores + last, simd::select(simd::first_lanes(block.count - last), read(scores + last), kNone));
-  }
-  Lanes<A> top = kNone;
-  for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) top = simd::max(top, read(scores + t));
-  const A raised = std::max(state.largest, largest(top));
-  Lanes<A> sum = A(0);
-  for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) {
-    const Lanes<A> weight = simd::exp(read(scores + t) - Lanes<A>(raised));
-    write(scores + t, weight);
-    sum += weight;
-  }
+A absorb(A* scores, int64_t count, Running<A>& state) {
+  const A raised = std::max(state.largest, simd::max_packs(count, scores));
+  const A sum = simd::sum_packs<A>(count, [&](auto at) {
+    const Lanes<A> weight = simd::exp(at.load(scores) - Lanes<A>(raised));
+    at.store(scores, weight);
+    return weight;
+  });
   const A scale = simd::exp(state.largest - raised);
-  state = {raised, state.sum * scale + total(sum)};
+  state = {raised, state.sum * scale + sum};
   return scale;
 }
 
@@ -244,7 +238,7 @@ struct Forward {
     multiply_add(count, block.padded_count, width, Scalars<A>{queries[first], pitch, 1},
                  {block.transposed, kEvents}, scores);
     for (int64_t c = 0; c < count; ++c) {
-      const A scale = absorb(scores[c], block, states[first + c]);
+      const A scale = absorb(scores[c], block.count, states[first + c]);
       simd::transform(
           pitch, sums[first + c], [scale](auto v) { return v * scale; }, sums[first + c]);
     }
@@ -280,6 +274,17 @@ struct Backward {
     delta = scratch.take(most);
   }
 
+  // Candidate c of the task, and a fresh sum for its gradient.
+  template <class T>
+  void load(int64_t c, const T* u, const A* m, A log_sum_exp, const T* dm, int64_t width) {
+    A* upstream = pairs[2 * c + 1];
+    load_row(pairs[2 * c], u, width);
+    load_row(upstream, dm, width);
+    lse[c] = log_sum_exp;
+    delta[c] = simd::sum_packs<A>(width, [&](auto at) { return at.load(m) * at.load(upstream); });
+    std::fill_n(du[c], pitch, A(0));
+  }
+
   // Fills this->dh with the block's gradient and adds to this->du.
   void run_block(int64_t candidates, int64_t width) {
     std::fill_n(dh.data, block.count * pitch, A(0));
@@ -294,11 +299,11 @@ struct Backward {
     for (int64_t c = 0; c < count; ++c) {
       const Lanes<A> shift = lse[first + c], mean = delta[first + c];
       A *s = weights[2 * c], *product = weights[2 * c + 1];
-      for (int64_t t = 0; t < block.padded_count; t += kLanes<A>) {
-        const Lanes<A> alpha = simd::exp(read(s + t) - shift);
-        write(s + t, alpha * (read(product + t) - mean));
-        write(product + t, alpha);
-      }
+      simd::for_packs<A>(block.count, [&](auto at) {
+        const Lanes<A> alpha = simd::exp(at.load(s) - shift);
+        at.store(s, alpha * (at.load(product) - mean));
+        at.store(product, alpha);
+      });
     }
     multiply_add(count, pitch, block.count, Scalars<A>{weights.data, 2 * kEvents, 1}, block.rows,
                  Rows<A>{du[first], pitch});
@@ -363,29 +368,17 @@ void attend_backward(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets
   for_tasks<Backward<A>>(
       offsets, heads, width, h.rows, 4 * u.batch, [&](Backward<A>& work, int64_t n, int64_t r) {
         const int64_t first = offsets.candidates[r], count = offsets.candidates[r + 1] - first;
-        for (int64_t c = 0; c < count; ++c) {
-          A *query = work.pairs[2 * c], *upstream = work.pairs[2 * c + 1], *output = work.du[c];
-          load_row(query, u.row(first + c, n), width);
-          load_row(upstream, dm.row(first + c, n), width);
-          load_row(output, m.row(first + c, n), width);
-          Lanes<A> dot = A(0);
-          for (int64_t d = 0; d < work.pitch; d += kLanes<A>)
-            dot = simd::fma(read(output + d), read(upstream + d), dot);
-          work.delta[c] = total(dot);
-          work.lse[c] = lse[(first + c) * heads + n];
-          std::fill_n(output, work.pitch, A(0));
-        }
+        for (int64_t c = 0; c < count; ++c)
+          work.load(c, u.row(first + c, n), m.row(first + c, n), lse[(first + c) * heads + n],
+                    dm.row(first + c, n), width);
         for (int64_t t = offsets.history[r]; t < offsets.history[r + 1]; t += kEvents) {
           load_block(work.block, h.row(t) + n * width, h.row_stride,
                      std::min(kEvents, offsets.history[r + 1] - t), width);
           work.run_block(count, width);
           for (int64_t i = 0; dh.data && i < work.block.count; ++i)
-            simd::transform(
-                width, dh.row(t + i) + n * width, [](auto v) { return v; }, work.dh[i]);
+            copy_row(dh.row(t + i) + n * width, work.dh[i], width);
         }
-        for (int64_t c = 0; du.data && c < count; ++c)
-          simd::transform(
-              width, du.row(first + c, n), [](auto v) { return v; }, work.du[c]);
+        for (int64_t c = 0; du.data && c < count; ++c) copy_row(du.row(first + c, n), work.du[c], width);
       });
 }
 
