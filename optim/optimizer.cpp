@@ -60,6 +60,7 @@ std::vector<Trained> trained(const std::vector<Parameter>& parameters, Parameter
   std::vector<Trained> out;
   for (const Parameter& p : parameters) {
     if (p.kind != kind || !p.value.needs_grad()) continue;
+    MR_CHECK(p.value.is_leaf(), "the parameter ", p.name, " is the result of an op: nothing to train");
     const GroupOptions* group = group_of(p.name, groups);
     if (group && group->freeze) {
       Tensor(p.value).requires_grad(false);

@@ -1,18 +1,18 @@
-// The update rules, each written once for dense parameters and tables, f32 (eight elements at a time) and
-// f64.
+// The update rules, each written once: for dense parameters and tables, in f32 (eight elements at a time) and
+// in f64.
 //
 // g is the gradient (scaled and clipped), p the parameter, t the step from 1 on, λ the weight decay, lr the
-// learning rate after schedule and group.
+// learning rate after schedule and group; all but adamw and lazy_adam begin with d = g + λ p.
 //
-//   sgd               d = g + λ p;   b = μ b + d;   p -= lr b        (nesterov: p -= lr (d + μ b); μ = 0: b =
-//   d) rmsprop           d = g + λ p;   s = ρ s + (1 - ρ) d²;   p -= lr d / (√s + ε) adagrad           d = g
-//   + λ p;   s += d²;                p -= lr d / (√s + ε) row_wise_adagrad  d = g + λ p;   s += mean over the
-//   row of d²;   p -= lr d / (√s + ε),  one s a row adam              d = g + λ p;   m = β₁ m + (1 - β₁) d;
-//   v = β₂ v + (1 - β₂) d²
-//                     p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + ε)
-//   adamw, lazy_adam  as adam with d = g, after p -= lr λ p
+//   sgd                b = μ b + d                    p -= lr b,  nesterov: p -= lr (d + μ b)
+//   rmsprop            s = ρ s + (1 - ρ) d²           p -= lr d / (√s + ε)
+//   adagrad            s = s + d²                     p -= lr d / (√s + ε)
+//   row_wise_adagrad   s = s + mean of d²             p -= lr d / (√s + ε),  one s for the row
+//   adam               m = β₁ m + (1 - β₁) d          p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + ε)
+//                      v = β₂ v + (1 - β₂) d²
+//   adamw, lazy_adam   p -= lr λ p, then as adam with d = g
 //
-// s starts at initial_accumulator (adagrad) or 0, all else at 0.
+// s starts at initial_accumulator (adagrad, row_wise_adagrad) or 0; b, m and v start at 0.
 #pragma once
 
 #include "mixrec/core/simd.h"

@@ -1,16 +1,15 @@
 // The table side of an optimiser: embedding tables, of which a step touches a few rows.
 //
-// In all rules g is the sum of the gradients of all look-ups of the row since zero_grad(): a row is updated
-// once a step however often it was looked up, as a dense parameter that was used so often would be.  Rows
-// that no look-up names do not change, and neither does their state.  Against the dense rule of rules.h that
-// means
+// The gradient g of a row is the sum over all of its look-ups since zero_grad(), so duplicates count as they
+// do in a dense parameter that was used as often, and a row is updated once a step however often it was
+// looked up.  A row that no look-up names keeps its bits, and so does its state.  With the rules of rules.h,
+// each row being a parameter that steps only when it is looked up:
 //
-//   sgd               the same with λ = 0; with decay, p -= lr (g + λ p) on looked-up rows only
-//   adagrad           the same with λ = 0 (a gradient of 0 moves nothing there); with decay as above
-//   row_wise_adagrad  one accumulator a row, of the mean over the row of d²; decay as above
-//   lazy_adam         each row is an AdamW of its own that steps only when the row is looked up: its t in 1 -
-//   βᵗ
-//                     counts those steps, m and v rest in between, and so does the decay p -= lr λ p
+//   sgd, adagrad       without weight decay as the dense rule, which moves nothing where g = 0; weight decay
+//                      (d = g + λ p) acts on a row in the steps that look it up, not in those between
+//   row_wise_adagrad   the same with one accumulator a row
+//   lazy_adam          AdamW by row: t is the number of steps that looked this row up, this one included;
+//                      m, v and the decay p -= lr λ p rest in the steps between
 #pragma once
 
 #include "mixrec/optim/row_gradients.h"

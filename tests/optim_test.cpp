@@ -11,7 +11,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <numbers>
 #include <string>
 
 using namespace mixrec;
@@ -377,28 +376,4 @@ TEST_CASE("optim: mistakes are named") {
 
   Optimizer first({{"a", x}}, {}), second({{"a", x}}, {});
   CHECK(contains(message_of([&] { first.step(); }), "a was moved after the optimiser was made"));
-}
-
-TEST_CASE("optim: schedules") {
-  const auto factor = [](const ScheduleOptions& schedule, int64_t step) {
-    return learning_rate_factor(schedule, step);
-  };
-  CHECK(factor({}, 12345) == 1);
-  CHECK(factor({.warmup_steps = 4}, 0) == 0.25);
-  CHECK(factor({.warmup_steps = 4}, 3) == 1);
-  const ScheduleOptions cosine{.name = "cosine", .warmup_steps = 10, .total_steps = 110, .final_share = 0.2};
-  CHECK(factor(cosine, 4) == doctest::Approx(0.5));
-  CHECK(factor(cosine, 10) == doctest::Approx(1));
-  CHECK(factor(cosine, 60) == doctest::Approx(0.6));
-  CHECK(factor(cosine, 35) == doctest::Approx(0.2 + 0.4 * (1 + std::numbers::sqrt2 / 2)));
-  CHECK(factor(cosine, 110) == doctest::Approx(0.2));
-  CHECK(factor(cosine, 500) == doctest::Approx(0.2));
-  const ScheduleOptions step{.name = "step", .step_every = 30, .step_factor = 0.5};
-  CHECK(factor(step, 29) == 1);
-  CHECK(factor(step, 30) == 0.5);
-  CHECK(factor(step, 95) == 0.125);
-  CHECK(contains(message_of([&] { factor({.name = "cosin"}, 0); }), "did you mean cosine?"));
-  CHECK(contains(message_of([&] { factor({.name = "cosine", .warmup_steps = 5, .total_steps = 5}, 0); }),
-                 "total_steps = 5"));
-  CHECK(contains(message_of([&] { factor({.name = "step"}, 0); }), "step_every"));
 }
