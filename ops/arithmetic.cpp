@@ -2,9 +2,8 @@
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"
-#include "mixrec/core/parallel_for.h"
-#include "mixrec/core/simd.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/loops.h"
 #include "mixrec/ops/reduce.h"
 
 namespace mixrec {
@@ -134,15 +133,18 @@ void merge_last(Shape& shape, Shape& a, Shape& b) {
 // One row; steps are 0 or 1 (or any stride, slowly).
 template <class T, class Op>
 void row(Op op, int64_t n, const T* a, int64_t a_step, const T* b, int64_t b_step, T* y) {
-  using V = acc_t<T>;
+  using Number = acc_t<T>;
   if (a_step == 1 && b_step == 1) {
-    for (int64_t j = 0; j < n; ++j) y[j] = static_cast<T>(op(static_cast<V>(a[j]), static_cast<V>(b[j])));
+    simd::for_packs<T>(n, [=](auto at) { at.store(y, op(at.load(a), at.load(b))); });
   } else if (a_step == 1 && b_step == 0) {
-    const V right = static_cast<V>(*b);
-    for (int64_t j = 0; j < n; ++j) y[j] = static_cast<T>(op(static_cast<V>(a[j]), right));
+    const simd::Value<T> right = static_cast<Number>(*b);
+    simd::for_packs<T>(n, [=](auto at) { at.store(y, op(at.load(a), right)); });
+  } else if (a_step == 0 && b_step == 1) {
+    const simd::Value<T> left = static_cast<Number>(*a);
+    simd::for_packs<T>(n, [=](auto at) { at.store(y, op(left, at.load(b))); });
   } else {
     for (int64_t j = 0; j < n; ++j)
-      y[j] = static_cast<T>(op(static_cast<V>(a[j * a_step]), static_cast<V>(b[j * b_step])));
+      y[j] = static_cast<T>(op(static_cast<Number>(a[j * a_step]), static_cast<Number>(b[j * b_step])));
   }
 }
 
@@ -180,10 +182,11 @@ void arithmetic(Cpu, Arithmetic op, const Shape& full_shape, const T* a, const S
 
 template <class T>
 void affine(Cpu, int64_t n, const T* a, double scale, double shift, T* y) {
-  using V = acc_t<T>;
-  const V factor = static_cast<V>(scale), offset = static_cast<V>(shift);
+  const simd::Value<T> factor = static_cast<acc_t<T>>(scale), offset = static_cast<acc_t<T>>(shift);
   parallel_for(n, 2, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) y[i] = static_cast<T>(static_cast<V>(a[i]) * factor + offset);
+    const T* in = a + begin;
+    T* out = y + begin;
+    simd::for_packs<T>(end - begin, [=](auto at) { at.store(out, simd::fma(at.load(in), factor, offset)); });
   });
 }
 

@@ -1,9 +1,10 @@
-// Dropout: zeroes elements with probability `rate` and scales the others by 1 / (1 - rate).
+// Dropout (Srivastava et al. 2014): zeroes elements with probability `rate` and scales the others by
+// 1 / (1 - rate).
 //
-//   y_i = x_i keep_i / (1 - rate),   keep_i: word i of the Philox stream ≥ ⌊rate 2³²⌉        dx_i = dy_i
-//   keep_i / (1 - rate)
+//   y_i = keep_i x_i / (1 - rate)        keep_i: word_i >= rate 2³²        dx_i = keep_i dy_i / (1 - rate)
 //
-// Saves the stream's seed and position instead of a mask; the decisions are the same bits on every device.
+// word_i is word i % 4 of Philox block counter + i / 4, i counting elements in row-major order: the decisions
+// depend on seed, counter and shape alone and are the same on every device.  Saves seed and counter, no mask.
 #pragma once
 
 #include "mixrec/core/rng.h"
@@ -11,16 +12,16 @@
 
 namespace mixrec {
 
-// Itself when not training or when rate is 0; rate in [0, 1).  Advances `rng` by ⌈numel / 4⌉ blocks
-// otherwise.
+// x: any shape; rate in [0, 1).  Itself when not training or when rate is 0; otherwise advances `rng` by
+// ⌈elements / 4⌉ blocks.
 Tensor dropout(const Tensor& x, double rate, Rng& rng, bool training);
 
 namespace kernel {
 
-// y = x keep scale over n elements; element i uses word i % 4 of block `counter` + i / 4.
+// Element i is kept when its word is not below the threshold.
 template <class T>
-void dropout(Cpu, int64_t n, const T* x, uint64_t seed, uint64_t counter, uint32_t threshold, double scale,
-             T* y);
+void dropout(Cpu, Mat<const T> x, uint64_t seed, uint64_t counter, uint32_t threshold, double scale,
+             Mat<T> y);
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -63,9 +63,10 @@ struct DoubleAt {
   double only(double value, double) const { return value; }
 };
 
-// Calls body(at) until the n elements of a row of T are covered.
+// Calls body(at) until the n elements of a row of T are covered.  Inlined, so that what the body captures
+// stays in registers.
 template <class T, class F>
-void for_packs(int64_t n, F&& body) {
+[[gnu::always_inline]] inline void for_packs(int64_t n, F&& body) {
   if constexpr (std::is_same_v<T, double>) {
     for (int64_t i = 0; i < n; ++i) body(DoubleAt{i});
   } else {
@@ -77,7 +78,7 @@ void for_packs(int64_t n, F&& body) {
 
 // The sum of body(at) over the n elements of a row, in f32 (f64 for double).
 template <class T, class F>
-acc_t<T> sum_packs(int64_t n, F&& body) {
+[[gnu::always_inline]] inline acc_t<T> sum_packs(int64_t n, F&& body) {
   if constexpr (std::is_same_v<T, double>) {
     double total = 0;
     for (int64_t i = 0; i < n; ++i) total += body(DoubleAt{i});

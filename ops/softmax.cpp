@@ -2,9 +2,7 @@
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"
-#include "mixrec/core/parallel_for.h"
-
-#include <cmath>
+#include "mixrec/ops/loops.h"
 
 namespace mixrec {
 
@@ -80,99 +78,78 @@ Tensor logsumexp(const Tensor& x) {
 namespace kernel {
 namespace {
 
-// Largest element, in the accumulation type.
+// Sum of exp(x - shift) over a row.
 template <class T>
-acc_t<T> row_max(const T* x, int64_t n) {
-  acc_t<T> largest = x[0];
-  for (int64_t j = 1; j < n; ++j) largest = std::max<acc_t<T>>(largest, x[j]);
-  return largest;
+acc_t<T> sum_exp(int64_t n, const T* x, simd::Value<T> shift) {
+  return simd::sum_packs<T>(n, [=](auto at) { return simd::exp(at.load(x) - shift); });
 }
 
 template <class T>
-acc_t<T> row_sum_exp(const T* x, int64_t n, acc_t<T> shift) {
-  acc_t<T> sum = 0;
-  for (int64_t j = 0; j < n; ++j) sum += std::exp(static_cast<acc_t<T>>(x[j]) - shift);
-  return sum;
-}
-
-// Calls f(i) for every row, in parallel.
-template <class T, class F>
-void for_rows(Mat<T> x, F f) {
-  parallel_for(x.count(), 8 * x.cols, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) f(i);
-  });
+acc_t<T> row_logsumexp(int64_t n, const T* x) {
+  const acc_t<T> shift = simd::max_packs(n, x);
+  return shift + simd::log(sum_exp<T>(n, x, shift));
 }
 
 }  // namespace
 
 template <class T>
 void softmax(Cpu, Mat<const T> x, Mat<T> y) {
-  for_rows(x, [&](int64_t i) {
+  const int64_t n = x.cols;
+  for_rows(x.count(), 16 * n, [&](int64_t i) {
     const T* in = x.row(i);
     T* out = y.row(i);
-    const acc_t<T> shift = row_max(in, x.cols);
-    const acc_t<T> scale = 1 / row_sum_exp(in, x.cols, shift);
-    for (int64_t j = 0; j < x.cols; ++j)
-      out[j] = static_cast<T>(std::exp(static_cast<acc_t<T>>(in[j]) - shift) * scale);
+    const simd::Value<T> shift = simd::max_packs(n, in), scale = 1 / sum_exp<T>(n, in, shift);
+    simd::for_packs<T>(n, [=](auto at) { at.store(out, simd::exp(at.load(in) - shift) * scale); });
   });
 }
 
 template <class T>
 void softmax_backward(Cpu, Mat<const T> y, Mat<const T> dy, Mat<T> dx) {
-  for_rows(y, [&](int64_t i) {
+  const int64_t n = y.cols;
+  for_rows(y.count(), 4 * n, [&](int64_t i) {
     const T *out = y.row(i), *upstream = dy.row(i);
     T* grad = dx.row(i);
-    acc_t<T> dot = 0;
-    for (int64_t j = 0; j < y.cols; ++j)
-      dot += static_cast<acc_t<T>>(out[j]) * static_cast<acc_t<T>>(upstream[j]);
-    for (int64_t j = 0; j < y.cols; ++j) {
-      grad[j] = static_cast<T>(static_cast<acc_t<T>>(out[j]) * (static_cast<acc_t<T>>(upstream[j]) - dot));
-    }
+    const simd::Value<T> dot =
+        simd::sum_packs<T>(n, [=](auto at) { return at.load(out) * at.load(upstream); });
+    simd::for_packs<T>(n, [=](auto at) { at.store(grad, at.load(out) * (at.load(upstream) - dot)); });
   });
 }
 
 template <class T>
 void log_softmax(Cpu, Mat<const T> x, Mat<T> y) {
-  for_rows(x, [&](int64_t i) {
+  const int64_t n = x.cols;
+  for_rows(x.count(), 8 * n, [&](int64_t i) {
     const T* in = x.row(i);
     T* out = y.row(i);
-    const acc_t<T> shift = row_max(in, x.cols);
-    const acc_t<T> log_sum = shift + std::log(row_sum_exp(in, x.cols, shift));
-    for (int64_t j = 0; j < x.cols; ++j) out[j] = static_cast<T>(static_cast<acc_t<T>>(in[j]) - log_sum);
+    const simd::Value<T> log_sum = row_logsumexp(n, in);
+    simd::for_packs<T>(n, [=](auto at) { at.store(out, at.load(in) - log_sum); });
   });
 }
 
 template <class T>
 void log_softmax_backward(Cpu, Mat<const T> y, Mat<const T> dy, Mat<T> dx) {
-  for_rows(y, [&](int64_t i) {
+  const int64_t n = y.cols;
+  for_rows(y.count(), 8 * n, [&](int64_t i) {
     const T *out = y.row(i), *upstream = dy.row(i);
     T* grad = dx.row(i);
-    acc_t<T> sum = 0;
-    for (int64_t j = 0; j < y.cols; ++j) sum += static_cast<acc_t<T>>(upstream[j]);
-    for (int64_t j = 0; j < y.cols; ++j) {
-      grad[j] =
-          static_cast<T>(static_cast<acc_t<T>>(upstream[j]) - std::exp(static_cast<acc_t<T>>(out[j])) * sum);
-    }
+    const simd::Value<T> sum = simd::sum_packs<T>(n, [=](auto at) { return at.load(upstream); });
+    simd::for_packs<T>(n,
+                       [=](auto at) { at.store(grad, at.load(upstream) - simd::exp(at.load(out)) * sum); });
   });
 }
 
 template <class T>
 void logsumexp(Cpu, Mat<const T> x, T* y) {
-  for_rows(x, [&](int64_t i) {
-    const acc_t<T> shift = row_max(x.row(i), x.cols);
-    y[i] = static_cast<T>(shift + std::log(row_sum_exp(x.row(i), x.cols, shift)));
-  });
+  for_rows(x.count(), 8 * x.cols, [&](int64_t i) { y[i] = static_cast<T>(row_logsumexp(x.cols, x.row(i))); });
 }
 
 template <class T>
 void logsumexp_backward(Cpu, Mat<const T> x, const T* y, const T* dy, Mat<T> dx) {
-  for_rows(x, [&](int64_t i) {
+  for_rows(x.count(), 8 * x.cols, [&](int64_t i) {
     const T* in = x.row(i);
     T* grad = dx.row(i);
-    for (int64_t j = 0; j < x.cols; ++j) {
-      grad[j] = static_cast<T>(std::exp(static_cast<acc_t<T>>(in[j]) - static_cast<acc_t<T>>(y[i])) *
-                               static_cast<acc_t<T>>(dy[i]));
-    }
+    const simd::Value<T> log_sum = static_cast<acc_t<T>>(y[i]), scale = static_cast<acc_t<T>>(dy[i]);
+    simd::for_packs<T>(x.cols, [=](auto at) { at.store(grad, simd::exp(at.load(in) - log_sum) * scale); });
   });
 }
 

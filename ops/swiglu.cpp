@@ -64,7 +64,7 @@ namespace kernel {
 template <class T>
 void swiglu(Cpu, Mat<const T> gate, Mat<const T> up, Mat<T> y) {
   const auto stretch = [](int64_t n, const T* g, const T* u, T* out) {
-    simd::for_packs<T>(n, [&](auto at) {
+    simd::for_packs<T>(n, [=](auto at) {
       const auto x = at.load(g);
       at.store(out, x * simd::sigmoid(x) * at.load(u));
     });
@@ -75,7 +75,7 @@ void swiglu(Cpu, Mat<const T> gate, Mat<const T> up, Mat<T> y) {
 template <class T>
 void swiglu_backward(Cpu, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup) {
   const auto stretch = [](int64_t n, const T* g, const T* u, const T* upstream, T* dg, T* du) {
-    simd::for_packs<T>(n, [&](auto at) {
+    simd::for_packs<T>(n, [=](auto at) {
       const auto x = at.load(g), s = simd::sigmoid(x), d = at.load(upstream), silu = x * s;
       if (dg) at.store(dg, d * at.load(u) * (s + silu * (1.0f - s)));
       if (du) at.store(du, d * silu);

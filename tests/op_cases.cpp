@@ -122,6 +122,8 @@ const std::vector<OpCase>& op_cases() {
     add_layout_cases(all);
     add_pointwise_cases(all);
     add_loss_cases(all);
+    add_dropout_cases(all);
+    add_max_cases(all);
     return all;
   }();
   return cases;

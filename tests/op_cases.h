@@ -44,5 +44,7 @@ void add_norm_cases(std::vector<OpCase>& cases);
 void add_layout_cases(std::vector<OpCase>& cases);
 void add_pointwise_cases(std::vector<OpCase>& cases);
 void add_loss_cases(std::vector<OpCase>& cases);
+void add_dropout_cases(std::vector<OpCase>& cases);
+void add_max_cases(std::vector<OpCase>& cases);
 
 }  // namespace mixrec::test

@@ -1,5 +1,7 @@
-// Rows of the table for ops/layout.
+// Rows of the table for ops/layout, ops/dropout and the maxima of ops/reduce.
+#include "mixrec/ops/dropout.h"
 #include "mixrec/ops/layout.h"
+#include "mixrec/ops/reduce.h"
 #include "mixrec/tests/op_cases.h"
 
 namespace mixrec::test {
@@ -42,6 +44,27 @@ void add_layout_cases(std::vector<OpCase>& cases) {
 
   cases.push_back({"pad_last", "by 3", cube, [](const Inputs& in) { return pad_last(in[0], 3); }});
   cases.push_back({"pad_last", "by nothing", cube, [](const Inputs& in) { return pad_last(in[0], 0); }});
+}
+
+void add_dropout_cases(std::vector<OpCase>& cases) {
+  for (const Shape& shape : {Shape{3, 7, 11}, Shape{64}, Shape{0, 3}, Shape{5, 1}}) {
+    const auto inputs = [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; };
+    for (const double p : {.3, 0.}) {
+      const std::string label = std::to_string(p).substr(0, 3) + " of " + shape.to_string();
+      cases.push_back({"dropout", label, inputs, [p](const Inputs& in) {
+                         Rng rng(3);
+                         return dropout(in[0], p, rng, true);
+                       }});
+    }
+  }
+}
+
+void add_max_cases(std::vector<OpCase>& cases) {
+  const auto cube = [](Rng& rng) -> Inputs { return {normal(rng, {4, 30, 3})}; };
+  for (const int dim : {0, 1, 2}) {
+    cases.push_back(
+        {"max", "dim " + std::to_string(dim), cube, [dim](const Inputs& in) { return max(in[0], dim); }});
+  }
 }
 
 }  // namespace mixrec::test
