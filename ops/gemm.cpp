@@ -27,7 +27,7 @@ constexpr int64_t kPartDepth = 2048, kMostParts = 8, kPartElements = 1 << 20;
 // Scratch memory above this is given back after use.
 constexpr int64_t kKeepFloats = 1 << 24;
 // Multiply-adds that take about as long as one elementary operation in the sense of parallel_for.
-constexpr int64_t kMultipliesPerOperation = 16;
+constexpr int64_t kMultipliesPerOperation = 64;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -43,18 +43,18 @@ Range cut(int64_t n, int64_t step, int64_t parts, int64_t index) {
 }
 
 struct Kernel {
-  int64_t height, width;  // of a panel of A and of B
+  int64_t height, width, vector;  // lines in a panel of A and of B, floats in a vector
   void (*run)(const GemmBlock&);
 };
 
 Kernel current_kernel() {
   switch (current_isa()) {
     case Isa::avx512:
-      return {14, 32, gemm_block_avx512};
+      return {14, 32, 16, gemm_block_avx512};
     case Isa::avx2:
-      return {6, 16, gemm_block_avx2};
+      return {6, 16, 8, gemm_block_avx2};
     default:
-      return {4, 8, gemm_block_baseline};
+      return {4, 8, 4, gemm_block_baseline};
   }
 }
 
@@ -150,19 +150,19 @@ struct Tile {
 
 template <class T>
 void multiply(const Kernel& kernel, const Factor<T>& a, const Factor<T>& b, const Tile& tile) {
-  // Panels that are used once are read where they lie, if they can be.
+  // Panels that are used a few times only are read where they lie, if they can be: B in whole vectors.
   constexpr bool floats = std::is_same_v<T, float>;
-  const bool a_in_place = floats && tile.columns.size() <= 4 * kernel.width;
-  const bool b_in_place =
-      floats && !b.line_major && tile.rows.size() <= kernel.height && tile.columns.size() >= kernel.width;
-  if (b_in_place && tile.columns.size() % kernel.width != 0) {
-    Tile whole = tile, rest = tile;
-    const int64_t columns = tile.columns.size() / kernel.width * kernel.width;
-    whole.columns.end = rest.columns.begin = tile.columns.begin + columns;
-    rest.c += columns;
-    if (rest.bias) rest.bias += columns;
-    multiply(kernel, a, b, whole);
-    return multiply(kernel, a, b, rest);
+  const bool a_in_place = floats && (tile.columns.size() <= 4 * kernel.width || tile.rows.size() == 1);
+  const bool b_in_place = floats && !b.line_major && tile.rows.size() <= 2 * kernel.height &&
+                          tile.columns.size() >= kernel.vector;
+  const int64_t whole = tile.columns.size() / kernel.vector * kernel.vector;
+  if (b_in_place && tile.columns.size() != whole) {
+    Tile left = tile, right = tile;
+    left.columns.end = right.columns.begin = tile.columns.begin + whole;
+    right.c += whole;
+    if (right.bias) right.bias += whole;
+    multiply(kernel, a, b, left);
+    return multiply(kernel, a, b, right);
   }
   const int64_t blocks = std::max<int64_t>(1, divide_up(tile.depth.size(), kDepth));
   const int64_t packed_rows = kPackedRows / kernel.height * kernel.height;

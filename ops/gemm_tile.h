@@ -83,10 +83,22 @@ void fit_tile(const GemmBlock& block, long rows, long columns, const float* a, c
     tile<Rows, Vectors, Packed, false>(block, a, b, c, bias, last);
 }
 
+// A single row has too few sums to hide the latency of a multiply-add, so it takes many vectors at a time
+// where B lies in memory as it is.  Returns the columns done.
+long multiply_row(const GemmBlock& block) {
+  constexpr int kMany = 8;
+  long j = 0;
+  for (; j + kMany * kWidth <= block.columns; j += kMany * kWidth)
+    tile<1, kMany, true, true>(block, block.a, block.b + j, block.c + j,
+                               block.bias ? block.bias + j : nullptr, kWidth);
+  return j;
+}
+
 // A panel of B stays in the first-level cache while all panels of A pass by.
 template <bool Packed>
 void multiply(const GemmBlock& block) {
-  for (long j = 0; j < block.columns; j += kColumns) {
+  const bool in_place = block.b_panel == kColumns;
+  for (long j = in_place && block.rows == 1 ? multiply_row(block) : 0; j < block.columns; j += kColumns) {
     const float* b = block.b + j / kColumns * block.b_panel;
     const float* bias = block.bias ? block.bias + j : nullptr;
     const long columns = block.columns - j < kColumns ? block.columns - j : kColumns;
