@@ -130,9 +130,11 @@ Gemm shape(int64_t m, int64_t n, int64_t k, int transposes = 0) {
 
 template <class T, class Out = T>
 void check_all(double tolerance) {
-  const int64_t sizes[][3] = {{1, 1, 1},    {1, 37, 5},    {1, 64, 300}, {2, 3, 400},   {14, 32, 8},
-                              {15, 33, 9},  {6, 16, 385},  {70, 1, 20},  {29, 172, 64}, {64, 12, 50},
-                              {13, 100, 3}, {180, 70, 40}, {5, 7, 0}};
+  // Around the panels' sizes and the blocks of k, and small: the definition is slow, slower still on an
+  // emulated processor.
+  const int64_t sizes[][3] = {{1, 1, 1},    {1, 37, 5},   {1, 140, 20}, {2, 3, 400},  {14, 32, 8},
+                              {15, 33, 9},  {3, 5, 800},  {70, 1, 20},  {15, 172, 9}, {64, 12, 7},
+                              {13, 100, 3}, {180, 35, 3}, {30, 18, 2},  {5, 7, 0}};
   int variant = 0;
   for (const auto& [m, n, k] : sizes)
     for (int transposes = 0; transposes < 4; ++transposes, ++variant) {
@@ -150,13 +152,11 @@ void check_all(double tolerance) {
 TEST_CASE("gemm equals the definition: sizes, transposes, strides, batches, bias, accumulation") {
   for (Isa isa : all_isas()) {
     const WithIsa scope(isa);
-    for (int threads : {1, 3}) {
-      const Threads team(threads);
-      INFO(isa_name(isa), ", ", threads, " threads");
-      check_all<float>(1e-6);
-      check_all<bfloat16>(5e-3);
-      check_all<bfloat16, float>(1e-6);
-    }
+    INFO(isa_name(isa));
+    const Threads team(3);
+    check_all<float>(1e-6);
+    check_all<bfloat16>(5e-3);
+    check_all<bfloat16, float>(1e-6);
   }
   check_all<double>(1e-14);
 }
@@ -164,8 +164,8 @@ TEST_CASE("gemm equals the definition: sizes, transposes, strides, batches, bias
 TEST_CASE("gemm with a long k, cut in parts where A is transposed") {
   for (Isa isa : all_isas()) {
     const WithIsa scope(isa);
-    for (int transposes = 0; transposes < 4; ++transposes) {
-      Gemm g = shape(19, 45, 5003, transposes);
+    for (int transposes : {1, 2}) {
+      Gemm g = shape(3, 7, 5003, transposes);
       g.batch = 2, g.accumulate = transposes == 1;
       const Case<float, float> test(g, true, 3);
       CHECK(test.verify(test.run(), 1e-6).empty());
@@ -218,15 +218,15 @@ TEST_CASE(
     "columns") {
   for (Isa isa : all_isas()) {
     const WithIsa scope(isa);
-    for (int transposes = 0; transposes < 4; ++transposes) {
-      Gemm g = shape(150, 90, 4500, transposes);
+    for (int transposes : {0, 1, 2}) {
+      Gemm g = shape(20, 34, 4200, transposes);
       const Case<float, float> test(g, true);
       const auto run = [&](int threads) {
         const Threads team(threads);
         return test.run();
       };
       const auto one = run(1);
-      for (int threads : {2, 3, 7}) CHECK(same_bits(one, run(threads)));
+      for (int threads : {2, 5}) CHECK(same_bits(one, run(threads)));
     }
     const Case<float, float> test(shape(100, 90, 700), false);
     const auto all = test.run();
