@@ -23,6 +23,12 @@ void take_events(const PackedHistory& history, const PackedData& data, uint32_t 
   std::reverse(events.begin() + static_cast<std::ptrdiff_t>(before), events.end());
 }
 
+uint64_t mixed(uint64_t x) {
+  x = (x ^ (x >> 31)) * 0x7FB5D329728EA185ULL;
+  x = (x ^ (x >> 27)) * 0x81DADEF4BC2DD44DULL;
+  return x ^ (x >> 33);
+}
+
 Tensor tensor_i64(size_t size) { return empty({static_cast<int64_t>(size)}, i64); }
 
 class Builder {
@@ -103,6 +109,18 @@ class Builder {
     return column;
   }
 
+  // In training, a share of a feature's cells reads as unknown; `at` tells cells apart, `salt` features and
+  // epochs.
+  template <class Index>
+  void forget(FeatureColumn& column, size_t f, std::span<const Index> at, uint64_t salt) const {
+    const double rate = data_.schema.features[f].unknown_rate;
+    if (!rule_.training || rate == 0) return;
+    int64_t* ids = column.ids.data<int64_t>();
+    const uint64_t key = mixed(rule_.salt + mixed(salt + f));
+    for (size_t i = 0; i < at.size(); ++i)
+      if (static_cast<double>(mixed(key ^ mixed(at[i] + 1)) >> 11) * 0x1p-53 < rate) ids[i] = kUnknownRow;
+  }
+
   void add_feature(size_t f) {
     const PackedFeature& feature = data_.features[f];
     const FeatureSpec& spec = data_.spec.features[f];
@@ -112,6 +130,8 @@ class Builder {
                                                                         : rows_;
     batch_.features.push_back(feature.by == Keyed::none ? match_counts(*data_.schema.features[f].matches)
                                                         : gather(feature, spec.kind, at));
+    const std::span<const uint32_t> cells = spec.scope == FeatureScope::request ? requests_ : rows_;
+    forget(batch_.features.back(), f, cells, 0);
   }
 
   void add_history(size_t h) {
@@ -127,8 +147,10 @@ class Builder {
     std::vector<uint32_t>& items = event_items_.emplace_back(events.size());
     for (size_t e = 0; e < events.size(); ++e) items[e] = history.item[events[e]];
     out.offsets = Tensor::from(offsets);
-    for (const size_t f : history.features)
+    for (const size_t f : history.features) {
       out.columns.push_back(gather(data_.features[f], data_.spec.features[f].kind, items));
+      forget(out.columns.back(), f, std::span<const uint64_t>(events), 1 + h);
+    }
     for (const auto& signal : history.signals) {
       FeatureColumn column{tensor_i64(events.size()), {}, {}};
       int64_t* ids = column.ids.data<int64_t>();

@@ -37,13 +37,16 @@ size_t Dictionary::slot_of(std::string_view wanted, uint64_t hash) const {
   return slot;
 }
 
-uint32_t Dictionary::find(std::string_view text) const { return slots_[slot_of(text, hash_text(text))].number; }
+uint32_t Dictionary::find(std::string_view text) const {
+  return slots_[slot_of(text, hash_text(text))].number;
+}
 
 uint32_t Dictionary::add(std::string_view text) {
   const uint64_t hash = hash_text(text);
   const size_t slot = slot_of(text, hash);
   if (slots_[slot].number != kNone) return slots_[slot].number;
-  MR_CHECK(size() < kNone - 1, "a column has more than ", size(), " different values; give it a \"hash\" encoding");
+  MR_CHECK(size() < kNone - 1, "a column has more than ", size(),
+           " different values; give it a \"hash\" encoding");
   const uint32_t number = size();
   arena_.insert(arena_.end(), text.begin(), text.end());
   starts_.push_back(arena_.size());

@@ -18,11 +18,11 @@ namespace {
 class Draws {
  public:
   Draws(uint64_t seed, int64_t epoch) : key_{seed, static_cast<uint64_t>(epoch), 0} {}
-  // Uniform in [0, bound); the bias of 2^-32 at the sizes of a log is far below what a shuffle needs.
-  uint32_t below(uint32_t bound) {
+  // Uniform in [0, bound), up to a bias of bound / 2^32.
+  uint32_t below(uint32_t bound) { return static_cast<uint32_t>(((bits() >> 32) * bound) >> 32); }
+  uint64_t bits() {
     ++key_[2];
-    const uint64_t bits = hash_text({reinterpret_cast<const char*>(key_), sizeof key_});
-    return static_cast<uint32_t>(((bits >> 32) * bound) >> 32);
+    return hash_text({reinterpret_cast<const char*>(key_), sizeof key_});
   }
   void shuffle(std::vector<uint32_t>& values) {
     for (size_t i = values.size(); i > 1; --i)
@@ -103,6 +103,7 @@ class Loader::Impl {
   // Row numbers of an epoch in order, and where its batches start.
   void order(int64_t epoch) {
     Draws draws(options_.seed, epoch);
+    rule_.salt = draws.bits();
     rows_.clear();
     std::vector<uint32_t> requests;
     for (size_t r = 0; r < data_.request_split.size(); ++r)
@@ -112,7 +113,8 @@ class Loader::Impl {
     for (const uint32_t request : requests)
       for (uint64_t row = data_.request_rows[request]; row < data_.request_rows[request + 1]; ++row)
         if (counts(static_cast<uint32_t>(row))) rows_.push_back(static_cast<uint32_t>(row));
-    MR_CHECK(!rows_.empty(), "the split '", split_name(split_), "' of ", data_.schema.files.front(), " has no rows");
+    MR_CHECK(!rows_.empty(), "the split '", split_name(split_), "' of ", data_.schema.files.front(),
+             " has no rows");
     if (options_.shuffle == Shuffle::rows) draws.shuffle(rows_);
     cut();
   }

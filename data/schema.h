@@ -59,6 +59,7 @@ struct FeatureRule {
   std::string column;
   Encoding encoding = Encoding::vocabulary;
   int64_t min_count = 1;       // vocabulary: rarer values share the unknown row
+  double unknown_rate = 0;     // share of training cells that read as unknown, so that its row is trained
   int64_t buckets = 0;         // hash and quantiles: how many
   std::vector<double> edges;   // buckets: a value v is in the bucket of the last edge <= v
   bool log1p = false;          // numeric: sign(x) log(1 + |x|) before it is standardised

@@ -268,6 +268,11 @@ FeatureRule read_feature(const Json& json, FeatureGroup group, int64_t width, co
     feature.spec.name = in.text("name", feature.part.empty() ? feature.column : feature.part);
     feature.spec.table = in.text("table", "");
     if (in.has("missing")) feature.missing = in.text("missing");
+    feature.unknown_rate = in.number("unknown_rate", 0);
+    MR_CHECK(feature.unknown_rate >= 0 && feature.unknown_rate < 1, in.at("unknown_rate"),
+             ": must be in [0, 1)");
+    MR_CHECK(feature.unknown_rate == 0 || feature.spec.kind == FeatureKind::categorical,
+             in.at("unknown_rate"), ": only a categorical feature has an unknown row to train");
   }
   feature.spec.width = in.integer("width", width, 1);
   if (group == FeatureGroup::context &&
@@ -389,7 +394,8 @@ SplitRule read_split(Object in) {
     MR_CHECK(!split.train_values.empty() && !split.test_values.empty(), in.place(),
              ": needs 'train' and 'test'");
     split.validation = in.number("validation_fraction", split.validation_values.empty() ? 0.1 : 0);
-    MR_CHECK(split.validation >= 0 && split.validation < 1, in.at("validation_fraction"), ": must be in [0, 1)");
+    MR_CHECK(split.validation >= 0 && split.validation < 1, in.at("validation_fraction"),
+             ": must be in [0, 1)");
   }
   in.finish();
   return split;
@@ -446,7 +452,7 @@ std::string packed_key(Json json) {
   json.erase("name");
   for (auto& [_, group] : json["features"].items())
     for (auto& feature : group)
-      if (feature.is_object()) feature.erase("width");
+      if (feature.is_object()) feature.erase("width"), feature.erase("unknown_rate");
   for (auto& [_, task] : json["tasks"].items())
     if (task.is_object()) task.erase("loss_weight"), task.erase("kept_negatives");
   if (json.contains("histories"))

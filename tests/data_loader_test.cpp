@@ -121,6 +121,39 @@ TEST_SUITE("data loader") {
     }
   }
 
+  TEST_CASE(
+      "a share of training cells reads as unknown, another one each epoch; other splits are left alone") {
+    DataFolder folder;
+    folder.write("log.csv", random_log(3000));
+    std::string schema = kSchema;
+    schema.replace(schema.find("\"item\": [\"item\"]"), 16,
+                   "\"item\": [{\"column\": \"item\", \"unknown_rate\": 0.2}]");
+    const Dataset data = open(folder, schema);
+    const auto unknown = [&](Loader& loader, bool events) {
+      std::vector<int64_t> cells;
+      while (const auto batch = loader.next()) {
+        const auto ids =
+            (events ? batch->histories[0].columns[0] : batch->features[1]).ids.to_vector<int64_t>();
+        for (const int64_t id : ids) cells.push_back(id == kUnknownRow);
+      }
+      return cells;
+    };
+    Loader train(data, Split::train, {.batch_size = 64, .shuffle = Shuffle::none}), test(data, Split::test);
+    const auto first = unknown(train, false);
+    const auto share = [](const std::vector<int64_t>& cells) {
+      return static_cast<double>(std::count(cells.begin(), cells.end(), 1)) /
+             static_cast<double>(cells.size());
+    };
+    CHECK(share(first) == doctest::Approx(0.2).epsilon(0.15));
+    train.start(0);
+    CHECK(share(unknown(train, true)) == doctest::Approx(0.2).epsilon(0.15));
+    train.start(0);
+    CHECK(unknown(train, false) == first);
+    train.start(1);
+    CHECK(unknown(train, false) != first);
+    CHECK(share(unknown(test, false)) == 0);
+  }
+
   TEST_CASE("ranks share an epoch without overlap") {
     DataFolder folder;
     folder.write("log.csv", random_log(1000));
