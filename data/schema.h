@@ -173,4 +173,15 @@ Schema load_schema(const std::string& path);
 // all has. Throws, saying what each candidate lacks, when there is none.
 Schema find_schema(const std::string& folder, const std::vector<std::string>& candidates = {});
 
+// The schemas that come with the program (examples/configs/*/schema*.json beside it): candidates for a folder
+// that is named without any configuration.
+std::vector<std::string> bundled_schemas();
+
+namespace detail {
+
+// Names that one part of a schema takes from another; throws where one is not there.
+void check_names(const Schema& schema, const std::string& called);
+
+}  // namespace detail
+
 }  // namespace mixrec
