@@ -41,6 +41,53 @@ PackedFeature map_feature(const PackedData& data, size_t f, int64_t known) {
   return feature;
 }
 
+// A file that lost its end, or that belongs to another packed form, must not be read past its end.
+template <class T>
+void check_size(const PackedData& data, const MappedArray<T>& array, int64_t size, const std::string& file) {
+  MR_CHECK(static_cast<int64_t>(array.size()) == size, data.folder, "/", file, " is damaged: it has ",
+           array.size(), " entries where ", size,
+           " are expected; remove the folder to prepare the data again");
+}
+
+void check_sizes(const PackedData& data) {
+  const Manifest& manifest = data.manifest;
+  check_size(data, data.row_item, manifest.rows, "rows.item");
+  check_size(data, data.row_request, manifest.rows, "rows.request");
+  check_size(data, data.row_number, manifest.rows, "rows.number");
+  for (const auto& labels : data.labels) check_size(data, labels, manifest.rows, "rows.label");
+  for (const auto& weights : data.weights) check_size(data, weights, manifest.rows, "rows.weight");
+  check_size(data, data.request_user, manifest.requests, "requests.user");
+  check_size(data, data.request_rows, manifest.requests + 1, "requests.rows");
+  check_size(data, data.request_time, manifest.requests, "requests.time");
+  check_size(data, data.request_split, manifest.requests, "requests.split");
+  for (size_t f = 0; f < data.features.size(); ++f) {
+    const PackedFeature& feature = data.features[f];
+    const int64_t cells = feature.by == Keyed::user      ? manifest.users
+                          : feature.by == Keyed::item    ? manifest.items
+                          : feature.by == Keyed::request ? manifest.requests
+                          : feature.by == Keyed::row     ? manifest.rows
+                                                         : 0;
+    const bool numeric = data.spec.features[f].kind == FeatureKind::numeric;
+    if (numeric) check_size(data, feature.values, cells, concat_message("feature.", f));
+    if (!numeric) check_size(data, feature.ids, cells, concat_message("feature.", f));
+    if (feature.list_offsets.size() > 0)
+      check_size(data, feature.list_elements,
+                 static_cast<int64_t>(feature.list_offsets[feature.list_offsets.size() - 1]),
+                 concat_message("feature.", f, ".elements"));
+  }
+  for (size_t h = 0; h < data.histories.size(); ++h) {
+    const PackedHistory& history = data.histories[h];
+    const std::string name = concat_message("history.", h);
+    check_size(data, history.item, manifest.event_counts[h], name + ".item");
+    check_size(data, history.time, manifest.event_counts[h], name + ".time");
+    check_size(data, history.split, manifest.event_counts[h], name + ".split");
+    for (const auto& signal : history.signals)
+      check_size(data, signal, manifest.event_counts[h], name + ".signal");
+    check_size(data, history.first, manifest.users + 1, name + ".user");
+    check_size(data, history.end, manifest.requests, name + ".end");
+  }
+}
+
 FeatureSpec event_feature(const std::string& name, const std::string& table, int64_t rows, int64_t width) {
   FeatureSpec spec;
   spec.name = name;
@@ -132,6 +179,7 @@ Dataset Dataset::open(const Schema& schema, const std::string& folder, const Pre
       history.signals.emplace_back(concat_message(files, "signal.", s));
     data->spec.histories.push_back(history_spec(*data, h));
   }
+  check_sizes(*data);
   Dataset dataset;
   dataset.packed_ = std::move(data);
   return dataset;

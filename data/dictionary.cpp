@@ -41,7 +41,12 @@ uint32_t Dictionary::find(std::string_view text) const {
   return slots_[slot_of(text, hash_text(text))].number;
 }
 
-uint32_t Dictionary::add(std::string_view text) {
+uint32_t Dictionary::add(std::string_view wanted) {
+  if (last_ == kNone || text(last_) != wanted) last_ = find_or_add(wanted);
+  return last_;
+}
+
+uint32_t Dictionary::find_or_add(std::string_view text) {
   const uint64_t hash = hash_text(text);
   const size_t slot = slot_of(text, hash);
   if (slots_[slot].number != kNone) return slots_[slot].number;

@@ -25,9 +25,11 @@ class Dictionary {
   struct Slot {
     uint32_t number = kNone, tag = 0;
   };
+  uint32_t find_or_add(std::string_view text);
   size_t slot_of(std::string_view text, uint64_t hash) const;
   void grow();
 
+  uint32_t last_ = kNone;  // neighbouring rows often repeat a cell
   std::vector<char> arena_;
   std::vector<uint64_t> starts_{0};
   std::vector<Slot> slots_ = std::vector<Slot>(64);  // open addressing; size is a power of two

@@ -1,6 +1,7 @@
 // Packed forms are made once and never half; loaders give the same batches whatever the threads.
 #include "mixrec/core/error.h"
 #include "mixrec/data/loader.h"
+#include "mixrec/data/packed_files.h"
 #include "mixrec/tests/data_files.h"
 #include "mixrec/tests/skip.h"
 
@@ -236,6 +237,22 @@ TEST_SUITE("data loader") {
     folder.write("log.csv", random_log(501));
     CHECK(prepared(kSchema));
     CHECK(said.find("log.csv has changed") != std::string::npos);
+  }
+
+  TEST_CASE("a damaged packed form and a full disk are said to be that") {
+    DataFolder folder;
+    folder.write("log.csv", random_log(500));
+    const std::string packed = open(folder).packed_folder();
+    std::filesystem::resize_file(packed + "/rows.item", 400);
+    const std::string damaged = message_of([&] { open(folder); });
+    INFO(damaged);
+    CHECK(damaged.find("rows.item is damaged: it has 100 entries where 500 are expected") !=
+          std::string::npos);
+    FileWriter full("/dev/full");
+    full.append(1);
+    CHECK(message_of([&] {
+            full.close(false);
+          }).starts_with("cannot write /dev/full: No space left on device"));
   }
 
   TEST_CASE("a prepare that is killed leaves no packed form, and the next one cleans up") {
