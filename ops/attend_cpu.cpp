@@ -7,6 +7,7 @@
 #include "mixrec/ops/loops.h"
 
 #include <algorithm>
+#include <deque>
 #include <limits>
 #include <type_traits>
 
@@ -90,21 +91,15 @@ void multiply_add(int64_t m, int64_t n, int64_t k, Scalars<A> a, std::type_ident
 
 // ---- Memory of one thread. ----
 
-// Numbers handed out one after the other, every piece starting at a cache line.
 template <class A>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : storage_(static_cast<size_t>(count) * sizeof(A), kCpu) {}
-  static int64_t rounded(int64_t count) { return (count + 15) / 16 * 16; }
   A* take(int64_t count) {
-    A* piece = reinterpret_cast<A*>(storage_.data()) + used_;
-    used_ += rounded(count);
-    return piece;
+    return reinterpret_cast<A*>(pieces_.emplace_back(static_cast<size_t>(count) * sizeof(A), kCpu).data());
   }
 
  private:
-  Storage storage_;
-  int64_t used_ = 0;
+  std::deque<Storage> pieces_;
 };
 
 // Some events of one head: count rows of the head's width, and the same transposed with kEvents a row.  Both
@@ -135,6 +130,7 @@ void transpose(Floats8 (&x)[8]) {
   }
 }
 
+// Makes the rows h, h + stride, … the block.
 template <class T>
 void load_block(Block<acc_t<T>>& block, const T* h, int64_t stride, int64_t count, int64_t width) {
   using A = acc_t<T>;
@@ -209,10 +205,7 @@ A absorb(A* scores, int64_t count, Running<A>& state) {
 // What a thread needs to take tasks forward.
 template <class A>
 struct Forward {
-  Forward(int64_t width, int64_t most)
-      : pitch(padded<A>(width)),
-        scratch(2 * Scratch<A>::rounded(kEvents * pitch) + kCandidates * kEvents +
-                2 * Scratch<A>::rounded(most * pitch) + Scratch<A>::rounded(2 * most)) {
+  Forward(int64_t width, int64_t most) : pitch(padded<A>(width)) {
     block.copy = scratch.take(kEvents * pitch);
     block.transposed = scratch.take(kEvents * pitch);
     scores = {scratch.take(kCandidates * kEvents), kEvents};
@@ -221,7 +214,8 @@ struct Forward {
     states = reinterpret_cast<Running<A>*>(scratch.take(2 * most));
   }
 
-  // Events [begin, end) of a head whose rows start at h, for `candidates` queries.
+  // All events of a head, whose rows start at h, for the first `candidates` queries: leaves Σ e^(s - largest)
+  // h in sums, and the rest of the softmax in states.
   template <class T>
   void run(const T* h, int64_t stride, int64_t events, int64_t candidates, int64_t width) {
     std::fill_n(sums.data, candidates * pitch, A(0));
@@ -259,11 +253,7 @@ struct Forward {
 // product gives s = u·h and dm·h, and one other gives dh = [ds, α]ᵀ [u, dm].
 template <class A>
 struct Backward {
-  Backward(int64_t width, int64_t most)
-      : pitch(padded<A>(width)),
-        scratch(3 * Scratch<A>::rounded(kEvents * pitch) + 2 * kCandidates * kEvents +
-                Scratch<A>::rounded(2 * most * pitch) + Scratch<A>::rounded(most * pitch) +
-                2 * Scratch<A>::rounded(most)) {
+  Backward(int64_t width, int64_t most) : pitch(padded<A>(width)) {
     block.copy = scratch.take(kEvents * pitch);
     block.transposed = scratch.take(kEvents * pitch);
     dh = {scratch.take(kEvents * pitch), pitch};
