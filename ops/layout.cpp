@@ -69,7 +69,10 @@ std::vector<Tensor> split(const Tensor& x, int dim, const std::vector<int64_t>& 
   MR_OP("split");
   dim = x.shape().index(dim);
   int64_t total = 0;
-  for (const int64_t size : sizes) total += size;
+  for (const int64_t size : sizes) {
+    MR_CHECK(size >= 0, "size ", size, " is negative");
+    total += size;
+  }
   MR_CHECK(total == x.dim(dim), "the sizes add up to ", total, ", dimension ", dim, " of ", x.shape(), " is ",
            x.dim(dim));
   std::vector<Tensor> parts;

@@ -66,7 +66,7 @@ Tensor mean(const Tensor& x, int dim) {
 Tensor max(const Tensor& x, int dim) {
   MR_OP("max");
   dim = x.shape().index(dim);
-  MR_CHECK(x.dim(dim) > 0, "over the empty dimension ", dim, " of ", x.shape());
+  MR_CHECK(x.dim(dim) > 0, "the dimension ", dim, " of ", x.shape(), " is empty");
   const Blocks blocks(x.shape(), dim, dim + 1);
   Shape shape = x.shape();
   shape.remove(dim);

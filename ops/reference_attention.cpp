@@ -13,8 +13,8 @@ namespace {
 Tensor attend_one(const Tensor& q, const Tensor& k, const Tensor& v) {
   const int64_t events = k.dim(0), heads = q.dim(1), width = q.dim(2);
   if (events == 0) return q * 0.0;
-  const Tensor scores = sum(k * q, 2) / std::sqrt(static_cast<double>(width));  // [T, N]
-  const Tensor weights = softmax(scores.transpose(0, 1).contiguous());          // [N, T]
+  const Tensor scores = sum(k * q, 2) / std::sqrt(static_cast<double>(width));     // [T, N]
+  const Tensor weights = reference::softmax(scores.transpose(0, 1).contiguous());  // [N, T]
   return sum(weights.transpose(0, 1).reshape({events, heads, 1}) * v, 0).reshape({1, heads, width});
 }
 

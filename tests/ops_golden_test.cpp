@@ -1,7 +1,9 @@
 // Ops against PyTorch in f64: tests/oracle/ops_golden.py.
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/loss.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/norm.h"
+#include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/softmax.h"
 #include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/golden.h"
@@ -29,7 +31,38 @@ std::vector<Case> cases(const Golden& golden) {
       return embedding_bag(in[0], golden["embedding_bag_sum.ids"], golden["embedding_bag_sum.offsets"], mode);
     };
   };
+  const auto weighted = [&](const std::string& op, auto loss) {
+    return [&golden, op, loss](const Tensors& in) {
+      return loss(in[0], golden[op + ".labels"], golden[op + ".weights"]);
+    };
+  };
+  const auto pointwise = [](Tensor (*f)(const Tensor&)) {
+    return [f](const Tensors& in) { return f(in[0]); };
+  };
   return {
+      {"sigmoid", {"x"}, pointwise(sigmoid)},
+      {"tanh", {"x"}, pointwise(mixrec::tanh)},
+      {"silu", {"x"}, pointwise(silu)},
+      {"gelu", {"x"}, pointwise(gelu)},
+      {"relu", {"x"}, pointwise(relu)},
+      {"softplus", {"x"}, pointwise(softplus)},
+      {"exp", {"x"}, pointwise(mixrec::exp)},
+      {"sqrt", {"x"}, pointwise(mixrec::sqrt)},
+      {"log", {"x"}, pointwise(mixrec::log)},
+      {"log1p", {"x"}, pointwise(mixrec::log1p)},
+      {"bce_with_logits",
+       {"logits"},
+       weighted("bce_with_logits", [](const auto&... in) { return bce_with_logits(in...); })},
+      {"bce_with_logits_per_task",
+       {"logits"},
+       weighted("bce_with_logits_per_task",
+                [](const auto&... in) { return bce_with_logits_per_task(in...); })},
+      {"mse", {"prediction"}, [&](const Tensors& in) { return mse(in[0], golden["mse.target"]); }},
+      {"softmax_cross_entropy",
+       {"logits"},
+       [&](const Tensors& in) {
+         return softmax_cross_entropy(in[0], golden["softmax_cross_entropy.labels"]);
+       }},
       {"softmax", {"x"}, [](const Tensors& in) { return softmax(in[0]); }},
       {"log_softmax", {"x"}, [](const Tensors& in) { return log_softmax(in[0]); }},
       {"logsumexp", {"x"}, [](const Tensors& in) { return logsumexp(in[0]); }},

@@ -1,0 +1,108 @@
+// Fused ops against their composed twins: values and gradients in f64.
+#include "mixrec/ops/reference.h"
+
+#include "mixrec/ops/dropout.h"
+#include "mixrec/ops/loss.h"
+#include "mixrec/ops/norm.h"
+#include "mixrec/ops/softmax.h"
+#include "mixrec/ops/swiglu.h"
+#include "mixrec/tests/golden.h"
+#include "mixrec/tests/op_cases.h"
+
+#include <doctest/doctest.h>
+
+using namespace mixrec;
+using namespace mixrec::test;
+
+namespace {
+
+using Tensors = std::vector<Tensor>;
+using Function = std::function<Tensor(const Tensors&)>;
+
+// Same values and gradients from both, for inputs of the given shapes.
+void check_twins(const std::string& name, const std::vector<Shape>& shapes, const Function& fused,
+                 const Function& composed) {
+  CAPTURE(name);
+  Rng rng(derive_seed(3, name.c_str()));
+  Tensors inputs;
+  for (const Shape& shape : shapes) inputs.push_back(normal(rng, shape).requires_grad());
+  Tensors grads[2];
+  Tensor results[2], upstream;
+  for (const int which : {0, 1}) {
+    for (Tensor& x : inputs) x.zero_grad();
+    const Tensor y = (which ? composed : fused)(inputs);
+    if (!upstream) upstream = normal(rng, y.shape());
+    y.backward(upstream);
+    results[which] = y.detach();
+    for (const Tensor& x : inputs) grads[which].push_back(x.grad());
+  }
+  CHECK(relative_difference(results[0], results[1]) < 1e-13);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    CAPTURE(i);
+    CHECK(relative_difference(grads[0][i], grads[1][i]) < 1e-12);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("fused ops equal their composed twins") {
+  namespace ref = reference;
+  for (const Shape& shape : {Shape{3, 4, 9}, Shape{1, 40}, Shape{70, 3}}) {
+    Shape wide = shape;
+    wide.set(-1, 2 * shape[-1]);
+    const Shape row{shape[-1]};
+    const auto on = [](Tensor (*f)(const Tensor&)) { return [f](const Tensors& in) { return f(in[0]); }; };
+    check_twins("softmax", {shape}, on(softmax), on(ref::softmax));
+    check_twins("log_softmax", {shape}, on(log_softmax), on(ref::log_softmax));
+    check_twins("logsumexp", {shape}, on(logsumexp), on(ref::logsumexp));
+    check_twins("swiglu fused", {wide}, on(swiglu), on(ref::swiglu));
+    check_twins(
+        "swiglu", {shape, shape}, [](const Tensors& in) { return swiglu(in[0], in[1]); },
+        [](const Tensors& in) { return ref::swiglu(in[0], in[1]); });
+    check_twins(
+        "rms_norm", {shape, row}, [](const Tensors& in) { return rms_norm(in[0], in[1]); },
+        [](const Tensors& in) { return ref::rms_norm(in[0], in[1]); });
+    check_twins(
+        "layer_norm", {shape, row, row}, [](const Tensors& in) { return layer_norm(in[0], in[1], in[2]); },
+        [](const Tensors& in) { return ref::layer_norm(in[0], in[1], in[2]); });
+    check_twins(
+        "dropout", {shape},
+        [](const Tensors& in) {
+          Rng rng(8, uint64_t{5} << 32 | 0xfffffffe);  // over the edge of the counter's lower word
+          return dropout(in[0], .4, rng, true);
+        },
+        [](const Tensors& in) {
+          Rng rng(8, uint64_t{5} << 32 | 0xfffffffe);
+          return ref::dropout(in[0], .4, rng, true);
+        });
+  }
+}
+
+TEST_CASE("losses equal their composed twins") {
+  namespace ref = reference;
+  Rng rng(4);
+  const Shape shape{90, 3};
+  const Tensor labels = uniform(rng, shape, 0, 1), weights = uniform(rng, shape, 0, 2);
+  weights.narrow(1, 1, 1).fill(0);
+  const std::vector<double> counts{100, 0, 7};
+  for (const Tensor& w : {weights, Tensor()}) {
+    for (const double normaliser : {0., 12.}) {
+      check_twins(
+          "bce", {shape}, [&](const Tensors& in) { return bce_with_logits(in[0], labels, w, normaliser); },
+          [&](const Tensors& in) { return ref::bce_with_logits(in[0], labels, w, normaliser); });
+    }
+    check_twins(
+        "bce per task", {shape},
+        [&](const Tensors& in) { return bce_with_logits_per_task(in[0], labels, w); },
+        [&](const Tensors& in) { return ref::bce_with_logits_per_task(in[0], labels, w); });
+  }
+  check_twins(
+      "bce per task, counts", {shape},
+      [&](const Tensors& in) { return bce_with_logits_per_task(in[0], labels, weights, counts); },
+      [&](const Tensors& in) { return ref::bce_with_logits_per_task(in[0], labels, weights, counts); });
+  const Tensor classes = integers(rng, {90}, 3);
+  check_twins(
+      "softmax_cross_entropy", {shape},
+      [&](const Tensors& in) { return softmax_cross_entropy(in[0], classes); },
+      [&](const Tensors& in) { return ref::softmax_cross_entropy(in[0], classes); });
+}
