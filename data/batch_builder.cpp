@@ -11,6 +11,7 @@ namespace mixrec {
 namespace {
 
 constexpr int64_t kNoTime = INT64_MIN;
+constexpr uint8_t kSignalTrue = 2;  // rows of a signal: 0 absent, 1 + value
 
 // Numbers of the events of one request, oldest first, appended to `events`.
 void take_events(const PackedHistory& history, const PackedData& data, uint32_t request, int64_t length,
@@ -184,48 +185,50 @@ class Builder {
     return column;
   }
 
+  // Known values of a feature, by row: `ids` from `offsets[row]` on, or one a row.
+  struct Values {
+    explicit Values(const FeatureColumn& column)
+        : ids(column.ids.data<const int64_t>()),
+          offsets(column.offsets.defined() ? column.offsets.data<const int64_t>() : nullptr) {}
+    std::span<const int64_t> operator[](int64_t row) const {
+      return offsets ? std::span(ids + offsets[row], ids + offsets[row + 1]) : std::span(ids + row, 1);
+    }
+    const int64_t *ids, *offsets;
+  };
+
+  static bool overlap(std::span<const int64_t> a, std::span<const int64_t> b) {
+    for (const int64_t id : a)
+      for (const int64_t other : b)
+        if (id == other && id != kUnknownRow) return true;
+    return false;
+  }
+
   // Per candidate: 1 + how many events share a known value of the key with it, capped.
   FeatureColumn match_counts(const MatchRule& rule) const {
-    const auto& features = data_.spec.features;
-    const auto key = static_cast<size_t>(std::find_if(features.begin(), features.end(),
-                                                      [&](const auto& one) { return one.name == rule.key; }) -
-                                         features.begin());
-    size_t h = 0;
-    while (data_.schema.histories[h].name != rule.history) ++h;
-    const HistoryRule& history_rule = data_.schema.histories[h];
-    const auto& names = history_rule.signals;
-    const auto s = static_cast<size_t>(std::find(names.begin(), names.end(), rule.signal) - names.begin());
+    const auto place = [](const auto& all, const auto& is) {
+      return static_cast<size_t>(std::find_if(all.begin(), all.end(), is) - all.begin());
+    };
+    const size_t key = place(data_.spec.features, [&](const auto& one) { return one.name == rule.key; });
+    const size_t h = place(data_.schema.histories, [&](const auto& one) { return one.name == rule.history; });
+    const size_t s =
+        place(data_.schema.histories[h].signals, [&](const auto& one) { return one == rule.signal; });
+    const MappedArray<uint8_t>* signal = rule.signal.empty() ? nullptr : &data_.histories[h].signals[s];
 
-    const FeatureKind kind = features[key].kind;
+    const FeatureKind kind = data_.spec.features[key].kind;
     const FeatureColumn of_items = gather(data_.features[key], kind, items_);
     const FeatureColumn of_events = gather(data_.features[key], kind, event_items_[h]);
+    const Values candidate(of_items), event(of_events);
     FeatureColumn column{tensor_i64(rows_.size()), {}, {}};
     int64_t* counts = column.ids.data<int64_t>();
     for (size_t r = 0; r < requests_.size(); ++r)
       for (int64_t c = starts_[r]; c < starts_[r + 1]; ++c) {
         int64_t count = 0;
-        for (int64_t e = event_offsets_[h][r]; e < event_offsets_[h][r + 1]; ++e) {
-          if (s < names.size() && data_.histories[h].signals[s][events_[h][static_cast<size_t>(e)]] < 2)
-            continue;
-          count += kind == FeatureKind::list ? overlap(of_items, c, of_events, e)
-                                             : same(of_items.ids, c, of_events.ids, e);
-        }
+        for (int64_t e = event_offsets_[h][r]; e < event_offsets_[h][r + 1]; ++e)
+          if (!signal || (*signal)[events_[h][static_cast<size_t>(e)]] >= kSignalTrue)
+            count += overlap(candidate[c], event[e]);
         counts[c] = 1 + std::min(count, rule.cap);
       }
     return column;
-  }
-
-  static bool same(const Tensor& a, int64_t i, const Tensor& b, int64_t j) {
-    const int64_t id = a.data<int64_t>()[i];
-    return id != kUnknownRow && id == b.data<int64_t>()[j];
-  }
-
-  static bool overlap(const FeatureColumn& a, int64_t i, const FeatureColumn& b, int64_t j) {
-    const int64_t *a_offsets = a.offsets.data<int64_t>(), *b_offsets = b.offsets.data<int64_t>();
-    for (int64_t x = a_offsets[i]; x < a_offsets[i + 1]; ++x)
-      for (int64_t y = b_offsets[j]; y < b_offsets[j + 1]; ++y)
-        if (same(a.ids, x, b.ids, y)) return true;
-    return false;
   }
 
   void add_labels() {
