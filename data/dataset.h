@@ -1,7 +1,7 @@
 // A data set that is ready to be read: its packed form, mapped into memory, and what models need to know
 // about it.
 //
-//   Dataset data = Dataset::open(find_schema("ml-1m"), "ml-1m");
+//   Dataset data = Dataset::open("ml-1m");  // the folder holds a schema.json
 //   MixFormer model(data.spec(), options);
 //   Loader loader(data, Split::train, {.batch_size = 1024});
 //   while (auto batch = loader.next()) ...
@@ -31,6 +31,10 @@ class Dataset {
   // order.
   static Dataset open(const Schema& schema, const std::string& folder, const PrepareOptions& options = {},
                       const std::vector<std::string>& tasks = {});
+  // By the folder's schema.json, or the bundled schema whose files it holds.
+  static Dataset open(const std::string& folder) {
+    return open(find_schema(folder, bundled_schemas()), folder);
+  }
 
   const FeatureSet& spec() const;
   const Schema& schema() const;
