@@ -195,10 +195,10 @@ Floats8 polynomial(Floats8 x, const float (&coefficients)[N]) {
   return result;
 }
 
-inline Floats8 power_of_two(Floats8::Ints n) { return (Floats8::Floats)((Words)(n + 127) << 23); }
+inline Floats8 power_of_two(Floats8::Ints n) { return (Floats8::Floats)((n + 127) << 23); }
 
-// Their sum is ln 2; the first has few bits, so that its products with small integers are exact.
-constexpr float kLog2High = 0.693359375f, kLog2Low = -2.12194440e-4f;
+constexpr float kLog2High = 0.693359375f,
+                kLog2Low = -2.12194440e-4f;  // their sum is ln 2; the first has few bits
 
 }  // namespace detail
 
@@ -210,7 +210,7 @@ inline Floats8 exp(Floats8 x) {
   const Floats8 kShift = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer in the lowest bits
   const Floats8 shifted = fma(x, 1.44269504f, kShift);
   const Floats8 n = shifted - kShift;
-  const auto exponent = (Floats8::Ints)((detail::Words)shifted.lanes - (detail::Words)kShift.lanes);
+  const Floats8::Ints exponent = (Floats8::Ints)shifted.lanes - (Floats8::Ints)kShift.lanes;
   const Floats8 r = fma(n, -detail::kLog2Low, fma(n, -detail::kLog2High, x));
   constexpr float p[] = {0.5f, 1.666651964e-01f, 4.166840017e-02f, 8.368851617e-03f, 1.381431823e-03f};
   const Floats8 y = fma(r * r, detail::polynomial(r, p), r) + 1.0f;
@@ -222,7 +222,8 @@ inline Floats8 exp(Floats8 x) {
 inline Floats8 log(Floats8 x) {
   const Floats8::Mask tiny = x < 1.17549435e-38f;
   const Floats8 scaled = select(tiny, x * 8388608.0f, x);
-  const auto offset = (Floats8::Ints)((detail::Words)scaled.lanes - 0x3f3504f3u);  // √½
+  const Floats8::Ints bits = (Floats8::Ints)scaled.lanes;
+  const Floats8::Ints offset = bits - 0x3f3504f3;  // √½
   const Floats8::Ints e = (offset >> 23) - (tiny.lanes & 23);
   const Floats8 f = Floats8((Floats8::Floats)((offset & 0x007fffff) + 0x3f3504f3)) - 1.0f;
   const Floats8 exponent = __builtin_convertvector(e, Floats8::Floats);

@@ -48,7 +48,6 @@ class Loader::Impl {
     rule_.trained_on = options_.trained_on.value_or(split == Split::train || split == Split::validation
                                                         ? TrainedOn::training_part
                                                         : TrainedOn::whole_period);
-    if (rule_.training) check_classes();
     start(options_.epoch, 0);
   }
 
@@ -93,19 +92,6 @@ class Loader::Impl {
     RequestBatch batch;
     std::exception_ptr error;
   };
-
-  void check_classes() const {
-    const SplitStats stats = dataset_.stats(split_);
-    for (size_t t = 0; t < stats.tasks.size(); ++t) {
-      const TaskStats& task = stats.tasks[t];
-      MR_CHECK(task.rate() > 0 && task.rate() < 1, "the label '", data_.spec.tasks[t].name, "' ",
-               task.rows == 0     ? "counts on none"
-               : task.rate() == 0 ? "is 0 on all"
-                                  : "is 1 on all",
-               " of the ", task.rows == 0 ? stats.rows : task.rows, " ", split_name(split_),
-               " rows; training needs both classes");
-    }
-  }
 
   bool counts(uint32_t row) const {
     if (!rule_.training) return true;

@@ -40,8 +40,7 @@ struct LoaderPosition {
 
 class Loader {
  public:
-  // Rows of train and refit whose labels all count nothing are left out; other splits hold every row.  Throws
-  // when the split has no row, or when a label has one class in train or refit.
+  // Rows of train and refit whose labels all count nothing are left out; other splits hold every row.
   Loader(const Dataset& data, Split split, LoaderOptions options = {});
   ~Loader();
   Loader(Loader&&) noexcept;

@@ -51,21 +51,25 @@ std::vector<std::string> bundled_schemas() {
   return found;
 }
 
-Schema find_schema(const std::string& folder, const std::vector<std::string>& candidates) {
+std::string find_schema_file(const std::string& folder, const std::vector<std::string>& candidates) {
   namespace fs = std::filesystem;
   MR_CHECK(fs::is_directory(folder), "there is no data folder ", folder);
   const fs::path own = fs::path(folder) / "schema.json";
-  if (fs::exists(own)) return load_schema(own);
+  if (fs::exists(own)) return own;
   std::string lacks;
   for (const auto& candidate : candidates) {
-    Schema schema = load_schema(candidate);
+    const Schema schema = load_schema(candidate);
     std::string missing;
     for (const auto& file : schema.source_files())
       if (!fs::exists(fs::path(folder) / file)) missing += (missing.empty() ? "" : ", ") + file;
-    if (missing.empty()) return schema;
+    if (missing.empty()) return candidate;
     lacks += "; for " + candidate + " it lacks " + missing;
   }
   MR_FAIL(folder, " holds no schema.json", lacks);
+}
+
+Schema find_schema(const std::string& folder, const std::vector<std::string>& candidates) {
+  return load_schema(find_schema_file(folder, candidates));
 }
 
 void detail::check_names(const Schema& schema, const std::string& called) {

@@ -171,6 +171,7 @@ Schema load_schema(const std::string& path);
 
 // The schema for a data folder: its own schema.json, else the first of `candidates` whose files the folder
 // all has. Throws, saying what each candidate lacks, when there is none.
+std::string find_schema_file(const std::string& folder, const std::vector<std::string>& candidates = {});
 Schema find_schema(const std::string& folder, const std::vector<std::string>& candidates = {});
 
 // The schemas that come with the program (examples/configs/*/schema*.json beside it): candidates for a folder

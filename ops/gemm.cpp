@@ -112,7 +112,7 @@ struct Plan {
       if (!rows_left && !columns_left) return;
       ++(rows_left && (!columns_left || g.n <= g.m) ? row_tiles : column_tiles);
     }
-    if (units(g) >= 64 * threads) return;
+    if (units(g) >= 8 * threads) return;
     const int64_t enough = row_tiles, most = std::min(row_panels, enough + threads);
     while (units(g) % threads != 0 && row_tiles < most) ++row_tiles;
     if (units(g) % threads != 0) row_tiles = enough;

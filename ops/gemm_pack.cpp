@@ -59,14 +59,13 @@ void pack_lines(const T* from, int64_t ld, int64_t lines, int64_t depth, int64_t
   }
 }
 
-// Lines across memory: one row of memory holds one element of every line.  As above, a store may run into the
-// place of the next row, except after the last.
+// Lines across memory: one row of memory holds one element of every line.
 template <class T>
 void copy_rows(const T* from, int64_t ld, int64_t lines, int64_t rows, int64_t width, float* to) {
   for (int64_t s = 0; s < rows; ++s, from += ld, to += width)
     for (int64_t r = 0; r < width; r += kLanes) {
-      const Floats8 values = simd::load(from + r, std::clamp<int64_t>(lines - r, 0, kLanes));
-      s + 1 < rows ? simd::store(to + r, values) : simd::store(to + r, values, std::min(kLanes, width - r));
+      const int64_t count = std::clamp<int64_t>(lines - r, 0, kLanes);
+      simd::store(to + r, simd::load(from + r, count), std::min(kLanes, width - r));
     }
 }
 

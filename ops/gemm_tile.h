@@ -14,7 +14,6 @@
 // gemm_kernel.h.
 
 constexpr long kColumns = kVectors * kWidth;
-constexpr long kLine = 16;  // floats in a cache line
 constexpr long kAhead =
     16;  // steps of k for which elements of B are on their way from the second-level cache
 
@@ -34,7 +33,7 @@ void tile(const GemmBlock& block, const float* a, const float* b, float* c, cons
 #pragma GCC unroll 16
     for (int j = 0; j < Vectors; ++j) {
       b_vector[j] = *reinterpret_cast<const Vector*>(b + j * kWidth);
-      if (j * kWidth % kLine == 0) __builtin_prefetch(b + kAhead * b_step + j * kWidth);
+      __builtin_prefetch(b + kAhead * b_step + j * kWidth);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {

@@ -38,20 +38,20 @@ TEST_SUITE("config") {
     const std::string path = folder / "c.json";
     write_file(path, R"({
       // a comment
-      "train": {"epochs": 3, "max_steps": 1e4, "validation": {"days": 1}},
+      "train": {"epochs": 3, "max_steps": 1e4, "refit": true},
       "model": {"name": "din", "layers": 2, "sizes": {"hidden": 8, "out": 4}},
       "groups": [{"pattern": "*.bias", "weight_decay": 0}]
     })");
     CHECK(load_config(path, {}).train.epochs == 3);
     const std::vector<std::string> sets = {"train.epochs=5", "model.sizes.out=1", "data.path=/logs/2026 may",
-                                           "train.refit=true", "data.tasks=[\"click\"]"};
+                                           "data.schema=/a.json", "data.tasks=[\"click\"]"};
     const Config config = load_config(path, sets);
     CHECK(config.train.epochs == 5);
     CHECK(config.train.max_steps == 10000);
-    CHECK(config.train.validation.days == 1);
     CHECK(config.train.refit);
     CHECK(config.train.seed == Config{}.train.seed);
     CHECK(config.data.path == "/logs/2026 may");
+    CHECK(config.data.schema == std::vector<std::string>{"/a.json"});
     CHECK(config.data.tasks == std::vector<std::string>{"click"});
     CHECK(config.model.name == "din");
     CHECK(config.model.options.text == R"({"layers":2,"sizes":{"hidden":8,"out":1}})");
@@ -77,7 +77,7 @@ TEST_SUITE("config") {
   TEST_CASE("unknown keys name their path and the nearest key") {
     CHECK_CONTAINS(error_of({"train.epoch=3"}), "unknown key train.epoch; did you mean train.epochs?");
     CHECK_CONTAINS(error_of({"trian.epochs=3"}), "unknown key trian; did you mean train?");
-    CHECK_CONTAINS(error_of({"train.validation.dayz=3"}), "did you mean train.validation.days?");
+    CHECK_CONTAINS(error_of({"schedule.warmup_step=3"}), "did you mean schedule.warmup_steps?");
     const TemporaryFolder folder;
     write_file(folder / "c.json", R"({"optimizer": {"learning_rate": 1}})");
     CHECK_CONTAINS(error_of({}, folder / "c.json"),
@@ -95,7 +95,7 @@ TEST_SUITE("config") {
     CHECK_CONTAINS(error_of({"train=7"}), "train needs an object, got 7");
     CHECK_CONTAINS(error_of({"data.overrides=7"}), "data.overrides needs an object");
     CHECK_CONTAINS(error_of({"data.batch_size=0"}), "data.batch_size is 0, it must lie between 1");
-    CHECK_CONTAINS(error_of({"optimizer.lr=-1"}), "optimizer.lr is -1");
+    CHECK_CONTAINS(error_of({"optimizer.lr=-1"}), "adam: lr = -1 is outside");
     CHECK_CONTAINS(error_of({"data.shuffle=row"}),
                    "data.shuffle is \"row\", known are rows, requests; did you mean rows?");
     CHECK_CONTAINS(error_of({"train.epochs"}), "expected section.key=value");
@@ -105,18 +105,29 @@ TEST_SUITE("config") {
     CHECK_CONTAINS(error_of({}, folder / "c.json"), "c.json is not JSON");
   }
 
+  TEST_CASE("paths in a file are relative to it, paths of --set to the current folder") {
+    const TemporaryFolder folder;
+    write_file(folder / "c.json", R"({"data": {"path": "log", "schema": ["../s.json", "/abs.json"]}})");
+    const Config config = load_config(folder / "c.json", {});
+    CHECK(config.data.path == folder / "log");
+    CHECK(config.data.schema.at(0) == std::filesystem::path(folder.path()).parent_path() / "s.json");
+    CHECK(config.data.schema.at(1) == "/abs.json");
+    const std::vector<std::string> sets = {"data.path=other"};
+    CHECK(load_config(folder / "c.json", sets).data.path == "other");
+  }
+
   TEST_CASE("values of --set are JSON where they can be") {
     CHECK(set({"train.clip_norm=0.5"}).train.clip_norm == 0.5);
     CHECK(set({"train.clip_norm=2"}).train.clip_norm == 2);
-    CHECK(set({"data.schema=a=b.json"}).data.schema == "a=b.json");
-    CHECK(set({"data.schema=\"7\""}).data.schema == "7");
+    CHECK(set({"model.name=a=b"}).model.name == "a=b");
+    CHECK(set({"model.name=\"7\""}).model.name == "7");
     CHECK(set({"model.layers=4"}).model.options.text == R"({"layers":4})");
     CHECK(set({"groups=[{\"pattern\":\"x\",\"freeze\":true}]"}).groups.at(0).freeze);
   }
 
   TEST_CASE("the help names every key with its default") {
     const std::string help = describe_config();
-    CHECK_CONTAINS(help, "train.validation.fraction = 0.1");
+    CHECK_CONTAINS(help, "schedule.final_share = 0");
     CHECK_CONTAINS(help, "model.name = mixformer");
     CHECK_CONTAINS(help, "table_optimizer.lr = ");
   }

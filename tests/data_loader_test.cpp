@@ -239,19 +239,6 @@ TEST_SUITE("data loader") {
     CHECK(said.find("log.csv has changed") != std::string::npos);
   }
 
-  TEST_CASE("a label with one class cannot be trained on") {
-    DataFolder folder;
-    folder.write("log.csv", random_log(500));
-    std::string schema = kSchema;
-    schema.replace(schema.find("label == 1"), 10, "label >= 0");
-    const Dataset data = open(folder, schema);
-    CHECK(message_of([&] { Loader(data, Split::train); })
-              .starts_with(concat_message("the label 'label' is 1 on all of the ",
-                                          data.stats(Split::train).rows,
-                                          " train rows; training needs both classes")));
-    CHECK(message_of([&] { Loader(data, Split::test); }).empty());
-  }
-
   TEST_CASE("a damaged packed form and a full disk are said to be that") {
     DataFolder folder;
     folder.write("log.csv", random_log(500));

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <type_traits>
 
@@ -20,7 +21,9 @@ using nlohmann::ordered_json;
 template <class V>
 void visit_fields(DataConfig& c, V& v) {
   v("path", c.path, "folder of the data set (also --data)");
-  v("schema", c.schema, "schema file; \"\" = schema.json in the folder");
+  v("schema", c.schema,
+    "schema file, or several to choose from by the files in the folder; [] = its own schema.json or a "
+    "bundled one");
   v("overrides", c.overrides, "JSON object merged over the schema");
   v("tasks", c.tasks, "labels to train; [] = all of the schema");
   v("batch_size", c.batch_size, "candidates in one batch");
@@ -30,33 +33,26 @@ void visit_fields(DataConfig& c, V& v) {
 }
 
 template <class V>
-void visit_fields(ValidationConfig& c, V& v) {
-  v("fraction", c.fraction, "newest share of the training rows, held out to choose the best step");
-  v("days", c.days, "or: this many last days of the training period; 0 = use the fraction");
-}
-
-template <class V>
 void visit_fields(TrainConfig& c, V& v) {
   v("seed", c.seed, "of initial weights, order of rows and dropout (also --seed)");
   v("epochs", c.epochs, "passes over the training rows");
   v("max_steps", c.max_steps, "stop after so many optimiser steps; 0 = no limit");
   v("max_minutes", c.max_minutes, "stop after so much time; 0 = no limit");
-  v("validation", c.validation, "");
   v("select_by", c.select_by, "auc | uauc | log_loss: what the best step is best in, mean over tasks");
   v("patience", c.patience, "stop after so many evaluations without a better one; 0 = never");
-  v("refit", c.refit, "afterwards train afresh on the whole training period for the best number of steps");
+  v("refit", c.refit, "afterwards train afresh on the whole training period, validation rows included");
+  v("refit_for", c.refit_for, "steps | passes: for the best number of steps, or of passes over the rows");
   v("eval_every", c.eval_every, "steps between evaluations; 0 = at the end of each epoch");
   v("log_every", c.log_every, "steps between lines of metrics.jsonl");
   v("checkpoint_every", c.checkpoint_every, "steps between checkpoints; 0 = only at the end");
   v("accumulate", c.accumulate, "batches in one optimiser step");
   v("clip_norm", c.clip_norm, "global gradient norm at most; 0 = no clipping");
   v("ema", c.ema, "decay of averaged weights, which are then evaluated and kept; 0 = none");
-  v("precision", c.precision, "f32 | bf16");
   v("threads", c.threads, "0 = OMP_NUM_THREADS or all cores");
 }
 
 template <class V>
-void visit_fields(ScheduleConfig& c, V& v) {
+void visit_fields(ScheduleOptions& c, V& v) {
   v("name", c.name, "constant | cosine | step");
   v("warmup_steps", c.warmup_steps, "steps of linear warm-up");
   v("total_steps", c.total_steps, "cosine: steps until the end; 0 = the length of the run");
@@ -66,7 +62,7 @@ void visit_fields(ScheduleConfig& c, V& v) {
 }
 
 template <class V>
-void visit_fields(OptimizerConfig& c, V& v) {
+void visit_fields(RuleOptions& c, V& v) {
   v("name", c.name,
     "dense: sgd | rmsprop | adagrad | adam | adamw; tables: sgd | adagrad | row_wise_adagrad | lazy_adam");
   v("lr", c.lr, "learning rate");
@@ -74,13 +70,14 @@ void visit_fields(OptimizerConfig& c, V& v) {
   v("beta2", c.beta2, "adam: decay of the second moment");
   v("decay", c.decay, "rmsprop: decay of the mean squared gradient");
   v("momentum", c.momentum, "sgd");
+  v("nesterov", c.nesterov, "sgd with momentum");
   v("eps", c.eps, "");
   v("weight_decay", c.weight_decay, "");
   v("initial_accumulator", c.initial_accumulator, "adagrad: first value of the sum of squares");
 }
 
 template <class V>
-void visit_fields(ParameterGroupConfig& c, V& v) {
+void visit_fields(GroupOptions& c, V& v) {
   v("pattern", c.pattern, "dotted parameter names; * matches anything");
   v("lr_scale", c.lr_scale, "times the optimiser's learning rate");
   v("weight_decay", c.weight_decay, "instead of the optimiser's; negative = the same");
@@ -102,7 +99,7 @@ void visit_fields(Config& c, V& v) {
 template <class T>
 constexpr bool kIsSection =
     std::is_class_v<T> && !std::is_same_v<T, std::string> && !std::is_same_v<T, JsonText> &&
-    !std::is_same_v<T, std::vector<std::string>> && !std::is_same_v<T, std::vector<ParameterGroupConfig>>;
+    !std::is_same_v<T, std::vector<std::string>> && !std::is_same_v<T, std::vector<GroupOptions>>;
 
 // Where a value comes from, for messages: "config.json: train.epochs".
 struct Place {
@@ -144,8 +141,9 @@ void read(std::string& to, const json& value, const Place& place) {
   to = value;
 }
 void read(std::vector<std::string>& to, const json& value, const Place& place) {
-  if (!value.is_array()) wrong_type(place, "a list of strings", value);
   to.clear();
+  if (value.is_string()) return to.push_back(value);
+  if (!value.is_array()) wrong_type(place, "a string or a list of strings", value);
   for (const json& item : value) read(to.emplace_back(), item, place);
 }
 void read(JsonText& to, const json& value, const Place& place) {
@@ -159,7 +157,7 @@ template <class Section>
 requires kIsSection<Section>
 void read(Section& to, const json& value, const Place& place);
 
-void read(std::vector<ParameterGroupConfig>& to, const json& value, const Place& place) {
+void read(std::vector<GroupOptions>& to, const json& value, const Place& place) {
   if (!value.is_array()) wrong_type(place, "a list of parameter groups", value);
   to.clear();
   for (const json& item : value) {
@@ -219,7 +217,7 @@ ordered_json to_json(const ModelConfig& value) {
 }
 template <class Section>
 requires kIsSection<Section> ordered_json to_json(const Section& section);
-ordered_json to_json(const std::vector<ParameterGroupConfig>& groups) {
+ordered_json to_json(const std::vector<GroupOptions>& groups) {
   ordered_json list = ordered_json::array();
   for (const auto& group : groups) list.push_back(to_json(group));
   return list;
@@ -278,50 +276,6 @@ void check_range(const char* key, double value, double least, double most) {
            most);
 }
 
-void check_optimizer(const std::string& section, const OptimizerConfig& c) {
-  check_range((section + ".lr").c_str(), c.lr, 0, 1e6);
-  check_range((section + ".beta1").c_str(), c.beta1, 0, 1);
-  check_range((section + ".beta2").c_str(), c.beta2, 0, 1);
-  check_range((section + ".decay").c_str(), c.decay, 0, 1);
-  check_range((section + ".momentum").c_str(), c.momentum, 0, 1);
-  check_range((section + ".eps").c_str(), c.eps, 0, 1e6);
-  check_range((section + ".initial_accumulator").c_str(), c.initial_accumulator, 0, 1e6);
-}
-
-void check(const Config& c) {
-  constexpr double kMany = 9e15;
-  check_one_of("data.shuffle", c.data.shuffle, {"rows", "requests"});
-  check_range("data.batch_size", static_cast<double>(c.data.batch_size), 1, kMany);
-  check_range("data.max_events", static_cast<double>(c.data.max_events), 0, kMany);
-  check_range("data.workers", static_cast<double>(c.data.workers), 0, 256);
-  check_one_of("train.select_by", c.train.select_by, {"auc", "uauc", "log_loss"});
-  check_one_of("train.precision", c.train.precision, {"f32", "bf16"});
-  check_range("train.validation.fraction", c.train.validation.fraction, 0, 0.9);
-  check_range("train.validation.days", static_cast<double>(c.train.validation.days), 0, kMany);
-  for (const auto& [key, value] : {std::pair{"train.seed", c.train.seed},
-                                   {"train.epochs", c.train.epochs},
-                                   {"train.max_steps", c.train.max_steps},
-                                   {"train.patience", c.train.patience},
-                                   {"train.eval_every", c.train.eval_every},
-                                   {"train.log_every", c.train.log_every},
-                                   {"train.checkpoint_every", c.train.checkpoint_every},
-                                   {"train.threads", c.train.threads},
-                                   {"schedule.warmup_steps", c.schedule.warmup_steps},
-                                   {"schedule.total_steps", c.schedule.total_steps},
-                                   {"schedule.step_every", c.schedule.step_every}})
-    check_range(key, static_cast<double>(value), 0, kMany);
-  check_range("train.accumulate", static_cast<double>(c.train.accumulate), 1, kMany);
-  check_range("train.max_minutes", c.train.max_minutes, 0, kMany);
-  check_range("train.clip_norm", c.train.clip_norm, 0, kMany);
-  check_range("train.ema", c.train.ema, 0, 0.999999999);
-  check_one_of("schedule.name", c.schedule.name, {"constant", "cosine", "step"});
-  check_range("schedule.final_share", c.schedule.final_share, 0, 1);
-  MR_CHECK(c.schedule.name != "step" || c.schedule.step_every > 0,
-           "schedule.name is step, schedule.step_every is 0");
-  check_optimizer("optimizer", c.optimizer);
-  check_optimizer("table_optimizer", c.table_optimizer);
-}
-
 json parse_json(const std::string& text, const std::string& source) {
   try {
     // Comments are allowed: a configuration is read by people.
@@ -360,13 +314,54 @@ void collect_differences(const json& before, const json& after, const std::strin
                         path.empty() ? key : path + "." + key, differences);
 }
 
+void make_relative_to(const std::filesystem::path& folder, std::string& path) {
+  if (!path.empty() && !std::filesystem::path(path).is_absolute()) path = (folder / path).lexically_normal();
+}
+
 }  // namespace
+
+void check_config(const Config& c) {
+  constexpr double kMany = 9e15;
+  check_one_of("data.shuffle", c.data.shuffle, {"rows", "requests"});
+  check_range("data.batch_size", static_cast<double>(c.data.batch_size), 1, kMany);
+  check_range("data.max_events", static_cast<double>(c.data.max_events), 0, kMany);
+  check_range("data.workers", static_cast<double>(c.data.workers), 0, 256);
+  check_one_of("train.select_by", c.train.select_by, {"auc", "uauc", "log_loss"});
+  check_one_of("train.refit_for", c.train.refit_for, {"steps", "passes"});
+  for (const auto& [key, value] : {std::pair{"train.seed", c.train.seed},
+                                   {"train.epochs", c.train.epochs},
+                                   {"train.max_steps", c.train.max_steps},
+                                   {"train.patience", c.train.patience},
+                                   {"train.eval_every", c.train.eval_every},
+                                   {"train.log_every", c.train.log_every},
+                                   {"train.checkpoint_every", c.train.checkpoint_every},
+                                   {"train.threads", c.train.threads},
+                                   {"schedule.warmup_steps", c.schedule.warmup_steps},
+                                   {"schedule.total_steps", c.schedule.total_steps},
+                                   {"schedule.step_every", c.schedule.step_every}})
+    check_range(key, static_cast<double>(value), 0, kMany);
+  check_range("train.accumulate", static_cast<double>(c.train.accumulate), 1, kMany);
+  check_range("train.max_minutes", c.train.max_minutes, 0, kMany);
+  check_range("train.clip_norm", c.train.clip_norm, 0, kMany);
+  check_range("train.ema", c.train.ema, 0, 0.999999999);
+  check_one_of("schedule.name", c.schedule.name, {"constant", "cosine", "step"});
+  check_range("schedule.final_share", c.schedule.final_share, 0, 1);
+  MR_CHECK(c.schedule.name != "step" || c.schedule.step_every > 0,
+           "schedule.name is step, schedule.step_every is 0");
+  check_dense_rule(c.optimizer);
+  check_table_rule(c.table_optimizer);
+}
 
 Config load_config(const std::string& file, std::span<const std::string> sets) {
   Config config;
-  if (!file.empty()) read(config, parse_json(read_text_file(file), file), {file, ""});
+  if (!file.empty()) {
+    read(config, parse_json(read_text_file(file), file), {file, ""});
+    const auto folder = std::filesystem::path(file).parent_path();
+    make_relative_to(folder, config.data.path);
+    for (std::string& path : config.data.schema) make_relative_to(folder, path);
+  }
   for (const auto& set : sets) read(config, parse_set(set), {"--set " + set, ""});
-  check(config);
+  check_config(config);
   return config;
 }
 

@@ -1,0 +1,192 @@
+#include "mixrec/train/commands.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/data/inspect.h"
+#include "mixrec/models/list.h"
+#include "mixrec/train/atomic_file.h"
+#include "mixrec/train/checkpoint.h"
+#include "mixrec/train/evaluate.h"
+#include "mixrec/train/fit.h"
+#include "mixrec/train/open_data.h"
+#include "mixrec/train/report.h"
+#include "mixrec/train/run_folder.h"
+
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+
+namespace mixrec {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
+
+std::unique_ptr<RankingModel> build_model(const Config& config, const Dataset& data,
+                                          const std::vector<ModelEntry>& own_models) {
+  Rng rng(derive_seed(static_cast<uint64_t>(config.train.seed), "initial weights"));
+  return find_model(config.model.name, own_models).build(data.spec(), config.model.options.text, rng);
+}
+
+// A folder that can be found again from any other.
+void make_absolute(DataConfig& data) {
+  data.path = fs::absolute(data.path).lexically_normal();
+  for (std::string& path : data.schema) path = fs::absolute(path).lexically_normal();
+}
+
+std::string new_run_name(const std::string& model) {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char date[32];
+  std::strftime(date, sizeof date, "%Y%m%d-%H%M%S", &utc);
+  return "runs/" + model + "-" + date;
+}
+
+Config resolve_config(const TrainArguments& arguments) {
+  std::vector<std::string> sets = arguments.sets;
+  if (arguments.seed >= 0) sets.push_back("train.seed=" + std::to_string(arguments.seed));
+  if (arguments.threads > 0) sets.push_back("train.threads=" + std::to_string(arguments.threads));
+  std::string file = arguments.config;
+  if (file.empty() && arguments.resume) file = RunFolder::resume(arguments.out).config_path();
+  Config config = load_config(file, sets);
+  if (!arguments.data.empty()) config.data.path = arguments.data;
+  MR_CHECK(!config.data.path.empty(), "no data folder is named: give --data or data.path");
+  make_absolute(config.data);
+  return config;
+}
+
+Split split_of(const std::string& name) {
+  for (const Split split : {Split::train, Split::validation, Split::test, Split::refit})
+    if (name == split_name(split)) return split;
+  MR_FAIL("there is no split ", name);
+}
+
+// The model of a run with the weights that it chose, and the data it is asked about.
+struct LoadedRun {
+  Config config;
+  Dataset data;
+  std::unique_ptr<RankingModel> model;
+  EvaluateOptions options;
+};
+
+LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  const RunFolder folder = RunFolder::resume(arguments.run);
+  MR_CHECK(fs::exists(folder.best_path()), arguments.run, " holds no best.safetensors yet: the run has ",
+           "not evaluated its first step; continue it with mixrec train --out ", arguments.run, " --resume");
+  Config config = load_config(folder.config_path(), {});
+  if (!arguments.data.empty()) config.data.path = fs::absolute(arguments.data);
+  if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
+  Dataset data = open_data(config.data, say);
+  auto model = build_model(config, data, own_models);
+  const Scalars scalars = load_tensors(folder.best_path(), named_tensors(model->parameters()));
+  const auto trained_on = scalars.find("trained_on");
+  EvaluateOptions options;
+  options.trained_on = trained_on != scalars.end() && trained_on->second == "whole_period"
+                           ? TrainedOn::whole_period
+                           : TrainedOn::training_part;
+  options.batch_size = 4 * config.data.batch_size;
+  options.max_events = 4 * config.data.max_events;
+  options.workers = static_cast<int>(config.data.workers);
+  return {std::move(config), std::move(data), std::move(model), options};
+}
+
+Dataset open_arguments(const DataArguments& arguments) {
+  DataConfig config;
+  config.path = arguments.data;
+  config.schema = arguments.schema;
+  return open_data(config, say, arguments.again);
+}
+
+}  // namespace
+
+int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  const Config config = resolve_config(arguments);
+  const std::string out = arguments.out.empty() ? new_run_name(config.model.name) : arguments.out;
+  if (arguments.resume && fs::exists(out + "/result.json")) {
+    if (!arguments.quiet) say(out + " is finished");
+    std::fputs(read_text_file(out + "/result.json").c_str(), stdout);
+    return 0;
+  }
+  if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
+  const auto report = arguments.quiet ? std::function<void(const std::string&)>() : say;
+  const Dataset data = open_data(config.data, report);
+  const auto model = build_model(config, data, own_models);
+  if (!arguments.quiet) say("run folder " + out);
+  const FitResult result = fit_model(
+      *model, data, {.config = config, .out = out, .resume = arguments.resume, .quiet = arguments.quiet});
+  if (!result.finished) return 128 + result.signal;
+  std::printf("%s\n", result.json.c_str());
+  return 0;
+}
+
+int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  const LoadedRun run = load_run(arguments, own_models);
+  const auto metrics = evaluate(*run.model, run.data, split_of(arguments.split), run.options);
+  const std::vector<TaskSpec>& tasks = run.data.spec().tasks;
+  for (size_t t = 0; t < tasks.size(); ++t) say(metrics_text(tasks[t].name, metrics[t]));
+  JsonLine line;
+  line.add("model", run.config.model.name).add("run", arguments.run);
+  std::printf("%s\n", line.add_json(arguments.split, metrics_json(tasks, metrics)).text().c_str());
+  return 0;
+}
+
+int run_predict(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  const LoadedRun run = load_run(arguments, own_models);
+  const std::vector<TaskSpec>& tasks = run.data.spec().tasks;
+  AtomicFile file(arguments.out);
+  std::string text = "row,user";
+  for (const TaskSpec& task : tasks) text += "," + task.name;
+  text += "\n";
+  int64_t rows = 0;
+  for_each_prediction(*run.model, run.data, split_of(arguments.split), run.options,
+                      [&](const RequestBatch& batch, std::span<const float> logits) {
+                        char number[32];
+                        for (size_t c = 0; c < batch.row.size(); ++c) {
+                          text += std::to_string(batch.row[c]) + "," + std::to_string(batch.user[c]);
+                          for (size_t t = 0; t < tasks.size(); ++t) {
+                            const double logit = logits[c * tasks.size() + t];
+                            std::snprintf(number, sizeof number, ",%.6g", 1 / (1 + std::exp(-logit)));
+                            text += number;
+                          }
+                          text += "\n";
+                        }
+                        file.write(text);
+                        text.clear();
+                        rows += batch.candidates;
+                      });
+  file.commit();
+  say(concat_message(arguments.out, ": ", rows, " rows"));
+  return 0;
+}
+
+int run_prepare(const DataArguments& arguments) {
+  std::printf("%s\n", open_arguments(arguments).packed_folder().c_str());
+  return 0;
+}
+
+int run_inspect(const DataArguments& arguments) {
+  const InspectReport report = inspect(open_arguments(arguments), arguments.data);
+  std::fputs((arguments.json ? report.json() + "\n" : report.text()).c_str(), stdout);
+  return 0;
+}
+
+int run_simulate(const SimulateOptions& options) {
+  const SimulateReport report = simulate(options);
+  say(concat_message(options.out, ": ", options.rows, " rows, click rate ", report.test.click_rate));
+  for (const SimulatedBound& bound : report.test.bounds)
+    say(concat_message("best test AUC with ", bound.term, " and what is before it: ", bound.auc));
+  return 0;
+}
+
+int run_models(const std::vector<ModelEntry>& own_models) {
+  for (const auto* list : {&own_models, &model_list()})
+    for (const ModelEntry& entry : *list)
+      std::printf("%s\n  %s\n  %s\n", entry.name.c_str(), entry.help.c_str(), entry.default_options.c_str());
+  return 0;
+}
+
+}  // namespace mixrec

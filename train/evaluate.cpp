@@ -1,0 +1,76 @@
+#include "mixrec/train/evaluate.h"
+
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/error.h"
+#include "mixrec/data/loader.h"
+
+#include <cmath>
+
+namespace mixrec {
+
+void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
+                         const EvaluateOptions& options,
+                         const std::function<void(const RequestBatch&, std::span<const float>)>& f) {
+  const NoGrad no_grad;
+  const std::vector<TaskSpec>& tasks = data.spec().tasks;
+  std::vector<float> shift;
+  for (const TaskSpec& task : tasks) shift.push_back(static_cast<float>(std::log(task.kept_negatives)));
+  Loader loader(data, split,
+                {.batch_size = options.batch_size,
+                 .event_cap = options.max_events,
+                 .shuffle = Shuffle::none,
+                 .workers = options.workers,
+                 .trained_on = options.trained_on});
+  while (const auto batch = loader.next()) {
+    Pass pass;
+    const Tensor logits = model.forward(*batch, pass);
+    const Shape expected{batch->candidates, static_cast<int64_t>(tasks.size())};
+    MR_CHECK(logits.shape() == expected, "the model's logits are ", logits.shape(), ", expected ", expected,
+             " for [candidates, tasks]");
+    std::vector<float> values = logits.to_vector();
+    for (size_t i = 0; i < values.size(); ++i) values[i] += shift[i % shift.size()];
+    f(*batch, values);
+  }
+}
+
+std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,
+                                    const EvaluateOptions& options) {
+  const size_t tasks = data.spec().tasks.size();
+  std::vector<BinaryMeter> meters(tasks);
+  std::vector<float> column, labels, weights;
+  std::vector<int64_t> request;
+  int64_t requests_before = 0;
+  for_each_prediction(model, data, split, options,
+                      [&](const RequestBatch& batch, std::span<const float> logits) {
+                        const auto rows = static_cast<size_t>(batch.candidates);
+                        const auto* offsets = batch.offsets.data<const int64_t>();
+                        request.resize(rows);
+                        for (int64_t r = 0; r < batch.requests; ++r)
+                          for (int64_t c = offsets[r]; c < offsets[r + 1]; ++c)
+                            request[static_cast<size_t>(c)] = requests_before + r;
+                        requests_before += batch.requests;
+                        column.resize(rows), labels.resize(rows), weights.resize(rows);
+                        const auto* label = batch.labels.data<const float>();
+                        const auto* weight = batch.weights.data<const float>();
+                        for (size_t t = 0; t < tasks; ++t) {
+                          for (size_t c = 0; c < rows; ++c) {
+                            column[c] = logits[c * tasks + t];
+                            labels[c] = label[c * tasks + t];
+                            weights[c] = weight[c * tasks + t];
+                          }
+                          meters[t].add(column, labels, weights, batch.user, request);
+                        }
+                      });
+  std::vector<BinaryMetrics> metrics;
+  for (const BinaryMeter& meter : meters) metrics.push_back(meter.compute());
+  return metrics;
+}
+
+double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by) {
+  double sum = 0;
+  for (const BinaryMetrics& m : metrics)
+    sum += select_by == "auc" ? m.auc : select_by == "uauc" ? m.user.mean : -m.log_loss;
+  return sum / static_cast<double>(metrics.size());
+}
+
+}  // namespace mixrec

@@ -1,0 +1,37 @@
+// A model on one part of a data set: probabilities, and the metrics of every task.
+#pragma once
+
+#include "mixrec/data/dataset.h"
+#include "mixrec/models/model.h"
+#include "mixrec/train/metrics.h"
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+struct EvaluateOptions {
+  // Which rows the model was fitted on: histories of later rows reach no further.
+  TrainedOn trained_on = TrainedOn::training_part;
+  int64_t batch_size = 2048;  // candidates
+  int64_t max_events = 0;     // history events in one batch at most; 0 = no cap
+  int workers = 1;            // threads that assemble batches
+};
+
+// Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.
+// Where a task trains on a share w of its negatives, logits are corrected to the rate of the whole log:
+//   p = p' / (p' + (1 - p') / w),  which is logit' + log w
+void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
+                         const EvaluateOptions& options,
+                         const std::function<void(const RequestBatch&, std::span<const float>)>& f);
+
+// One entry a task of data.spec().  Costs the forward passes and 29 bytes a row and task.
+std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,
+                                    const EvaluateOptions& options = {});
+
+// Mean over tasks of "auc", "uauc" or "log_loss"; larger is better, so log loss comes with a minus.
+double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by);
+
+}  // namespace mixrec

@@ -1,0 +1,63 @@
+// fit(): trains a model on a data set, chooses its best step on validation rows, and evaluates it once.
+//
+//   Dataset data = Dataset::open(find_schema("ml-1m"), "ml-1m");
+//   Rng rng(1);
+//   MixFormer model(data.spec(), {.layers = 2}, rng);
+//   FitResult result = fit(model, data, {.config = {.train = {.epochs = 2}}, .out = "runs/first"});
+//
+// `model` is any struct as in models/model.h.  Afterwards it holds the weights that were chosen.
+//
+// One step: the gradient of
+//
+//   Σ_task loss_weight · Σ_row w BCE / Σ_row w  +  auxiliary losses
+//
+// over `train.accumulate` batches taken as one.  Every `eval_every` steps the validation rows are evaluated,
+// with the averaged weights where there are any, and the best step's weights are kept.  With `refit` the
+// model is then set back to where it started and trained on the whole training period, validation rows
+// included, for the chosen length.  Test rows are looked at once, at the end.
+//
+// A run is a function of its configuration: threads, timing, interruptions and resumes do not change one bit
+// of it (max_minutes apart).
+#pragma once
+
+#include "mixrec/data/dataset.h"
+#include "mixrec/models/model.h"
+#include "mixrec/train/config.h"
+#include "mixrec/train/metrics.h"
+
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+struct FitOptions {
+  Config config;        // its model section and data.path are only noted in the run folder
+  std::string out;      // run folder (train/run_folder.h); "" leaves nothing on disk
+  bool resume = false;  // continue in `out`; the model must be as it was when the run began
+  bool quiet = false;   // no progress on stderr
+};
+
+struct FitResult {
+  bool finished = false;  // false: a signal came; `out` holds what a resume needs
+  int signal = 0;         // which one
+  int64_t steps = 0;      // of the training that made the final weights
+  int64_t best_step = 0;  // chosen on validation rows; 0 = nothing was chosen
+  int64_t parameters = 0;
+  double seconds = 0;                     // all of it, over all resumes
+  double samples_per_second = 0;          // of training, without evaluations
+  std::vector<BinaryMetrics> test;        // one a task
+  std::vector<BinaryMetrics> validation;  // at the best step; empty = nothing was chosen
+  std::string json;                       // the line of result.json
+};
+
+// Throws before anything is written when the data cannot be trained on: an empty part, a label with one
+// class.
+FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& options = {});
+
+template <class M>
+FitResult fit(M& model, const Dataset& data, const FitOptions& options = {}) {
+  ModelHolder<M&> holder(model);
+  return fit_model(holder, data, options);
+}
+
+}  // namespace mixrec

@@ -1,0 +1,16 @@
+// Where a NaN came from.
+#pragma once
+
+#include "mixrec/models/model.h"
+
+#include <string>
+
+namespace mixrec {
+
+// Runs `batch` through the model again, looking at every tensor, and says in one clause which is the first
+// that holds a NaN or an infinity (a weight, an input, what an op or a tap of the model put out), and which
+// row of the data set it belongs to.  `pass` has the random position of the first run.
+std::string first_not_finite(RankingModel& model, const FeatureSet& spec, const RequestBatch& batch,
+                             Pass& pass);
+
+}  // namespace mixrec

@@ -1,0 +1,42 @@
+#include "mixrec/train/open_data.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/train/atomic_file.h"
+
+#include <nlohmann/json.hpp>
+
+namespace mixrec {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string merged(const std::string& text, const std::string& overrides, const std::string& path) {
+  ordered_json schema = ordered_json::parse(text, nullptr, false, true);
+  MR_CHECK(!schema.is_discarded(), path, " is not valid JSON");
+  schema.merge_patch(ordered_json::parse(overrides));
+  return schema.dump();
+}
+
+}  // namespace
+
+Schema open_schema(const DataConfig& config) {
+  MR_CHECK(!config.path.empty(), "no data folder is named: give --data or data.path");
+  const std::string path =
+      config.schema.size() == 1
+          ? config.schema.front()
+          : find_schema_file(config.path, config.schema.empty() ? bundled_schemas() : config.schema);
+  if (config.overrides.text == "{}") return load_schema(path);
+  return parse_schema(merged(read_text_file(path), config.overrides.text, path),
+                      path + " with data.overrides");
+}
+
+Dataset open_data(const DataConfig& config, const std::function<void(const std::string&)>& report,
+                  bool again) {
+  PrepareOptions options;
+  options.again = again;
+  options.report = report;
+  return Dataset::open(open_schema(config), config.path, options, config.tasks);
+}
+
+}  // namespace mixrec

@@ -1,0 +1,99 @@
+#include "mixrec/train/report.h"
+
+#include "mixrec/core/error.h"
+#include "mixrec/train/atomic_file.h"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace mixrec {
+
+namespace {
+
+using nlohmann::json;
+
+std::string quoted(const std::string& text) { return json(text).dump(); }
+
+// The shortest text that reads back as the same number.
+std::string number(double value) { return std::isfinite(value) ? json(value).dump() : "null"; }
+
+// Every number of BinaryMetrics that a report holds, under its name.
+template <class M, class V>
+void visit_metrics(M& m, V&& v) {
+  v("auc", m.auc), v("uauc", m.user.mean), v("uauc_users", m.user.used), v("log_loss", m.log_loss);
+  v("normalised_entropy", m.normalised_entropy), v("calibration", m.calibration), v("rows", m.rows);
+  v("mean_label", m.mean_label), v("uauc_skipped", m.user.skipped);
+  v("uauc_by_impressions", m.user.by_impressions), v("request_auc", m.request.mean);
+  v("request_auc_requests", m.request.used);
+}
+
+}  // namespace
+
+JsonLine& JsonLine::add(const std::string& key, int64_t value) {
+  return add_json(key, std::to_string(value));
+}
+JsonLine& JsonLine::add(const std::string& key, double value) { return add_json(key, number(value)); }
+JsonLine& JsonLine::add(const std::string& key, const std::string& text) {
+  return add_json(key, quoted(text));
+}
+JsonLine& JsonLine::add_json(const std::string& key, const std::string& json) {
+  if (body_.size() > 1) body_ += ',';
+  body_.append(quoted(key)).append(":").append(json);
+  return *this;
+}
+
+std::string metrics_json(const BinaryMetrics& metrics) {
+  JsonLine line;
+  visit_metrics(metrics, [&](const char* name, auto value) { line.add(name, value); });
+  return line.text();
+}
+
+std::string metrics_json(const std::vector<TaskSpec>& tasks, const std::vector<BinaryMetrics>& metrics) {
+  JsonLine line;
+  for (size_t t = 0; t < metrics.size(); ++t) line.add_json(tasks[t].name, metrics_json(metrics[t]));
+  return line.text();
+}
+
+std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, const std::string& text) {
+  const json all = json::parse(text);
+  std::vector<BinaryMetrics> metrics;
+  for (const TaskSpec& task : tasks) {
+    if (!all.contains(task.name)) continue;
+    const json& one = all[task.name];
+    visit_metrics(metrics.emplace_back(), [&]<class T>(const char* name, T& value) {
+      if (!one[name].is_null())
+        value = one[name];
+      else if constexpr (std::is_same_v<T, double>)
+        value = std::numeric_limits<double>::quiet_NaN();
+    });
+  }
+  return metrics;
+}
+
+std::string metrics_text(const std::string& task, const BinaryMetrics& m) {
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "%-12s AUC %.4f  UAUC %.4f (%lld users)  log loss %.4f  NE %.4f  calibration %.3f  %lld rows",
+                task.c_str(), m.auc, m.user.mean, static_cast<long long>(m.user.used), m.log_loss,
+                m.normalised_entropy, m.calibration, static_cast<long long>(m.rows));
+  return text;
+}
+
+bool read_simulated_bounds(const std::string& folder, SimulatedBounds& bounds) {
+  const std::string path = folder + "/bounds.json";
+  if (folder.empty() || !std::filesystem::exists(path)) return false;
+  try {
+    const json all = json::parse(read_text_file(path));
+    bounds.task = all.at("task");
+    bounds.floor_auc = all.at("test").at("floor_auc");
+    bounds.bayes_auc = all.at("test").at("bayes_auc");
+  } catch (const json::exception& error) {
+    MR_FAIL(path, ": ", error.what());
+  }
+  return true;
+}
+
+}  // namespace mixrec

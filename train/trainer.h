@@ -1,0 +1,98 @@
+// The training loop behind fit(): two phases over one state that can be saved and resumed after any step.
+#pragma once
+
+#include "mixrec/data/loader.h"
+#include "mixrec/optim/optimizer.h"
+#include "mixrec/train/evaluate.h"
+#include "mixrec/train/fit.h"
+#include "mixrec/train/progress.h"
+#include "mixrec/train/run_folder.h"
+#include "mixrec/train/tensorboard.h"
+#include "mixrec/train/train_state.h"
+
+#include <chrono>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mixrec {
+
+// Throws when the data cannot be trained on as the configuration asks: an empty part, a label with one class,
+// nothing to choose by.
+void check_trainable(const Dataset& data, const TrainConfig& config);
+
+class Trainer {
+ public:
+  Trainer(RankingModel& model, const Dataset& data, const FitOptions& options);
+  FitResult run();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct StepOutcome {
+    double loss = 0, gradient_norm = 0, lr_factor = 0;
+    int64_t samples = 0;
+  };
+
+  // Phases.
+  void start();
+  void train(Split split);  // until its end or a signal
+  void end_choosing();
+  FitResult finish();
+
+  // One step.
+  StepOutcome step(Loader& loader);
+  std::vector<RequestBatch> next_group(Loader& loader);
+  double forward_backward(const RequestBatch& batch, const std::vector<double>& normalisers, double share);
+  [[noreturn]] void fail_not_finite(const RequestBatch& batch, const Rng& rng, const std::string& what);
+
+  // Around it.
+  void log_step(const StepOutcome& outcome);
+  void validate();
+  void keep_best();
+  void use_final_weights();
+  void save();
+  void load();
+  void announce();
+
+  Phase phase() const { return static_cast<Phase>(state_.phase); }
+  bool choosing() const { return phase() == Phase::choosing; }
+  bool selects() const { return choosing() && has_validation_; }
+  bool reached_end() const;
+  void set_lengths(Loader& loader);
+  void make_optimizer();
+  std::vector<NamedTensor> tensors() const;
+  void copy_weights(const std::vector<Tensor>& from);
+  std::vector<Tensor> clone_weights() const;
+  EvaluateOptions evaluate_options(TrainedOn trained_on) const;
+  TrainedOn final_trained_on() const;
+  double seconds() const;
+  std::string result_json(const FitResult& result) const;
+
+  RankingModel& model_;
+  const Dataset& data_;
+  const FitOptions& options_;
+  const TrainConfig& config_;
+  std::vector<Parameter> parameters_;
+  bool has_validation_ = false;
+
+  std::optional<RunFolder> folder_;
+  std::optional<EventWriter> events_;
+  Progress progress_;
+  std::optional<Optimizer> optimizer_;
+  std::vector<Tensor> initial_;  // weights at the start, kept for a refit
+  std::vector<Tensor> best_;     // weights at the best step of a run without a folder
+  Tensor task_weights_;          // [tasks]
+
+  TrainState state_;
+  Pass pass_;
+  ScheduleOptions schedule_;  // of this phase, its length filled in
+  int64_t total_steps_ = 0;   // planned for this phase; 0 = not known
+  int64_t session_samples_ = 0;
+  double session_flops_ = 0;
+  double seconds_before_ = 0;  // of earlier sessions of this run
+  Clock::time_point start_ = Clock::now();
+};
+
+}  // namespace mixrec

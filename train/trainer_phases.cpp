@@ -1,0 +1,302 @@
+// How a run begins, passes from one phase to the next, is saved, resumed and ended.
+#include "mixrec/core/copy.h"
+#include "mixrec/core/cpu.h"
+#include "mixrec/core/error.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/train/atomic_file.h"
+#include "mixrec/train/report.h"
+#include "mixrec/train/signals.h"
+#include "mixrec/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+namespace mixrec {
+
+namespace {
+
+constexpr const char* kDropoutSeed = "dropout";
+
+void check_classes(const Dataset& data, Split split) {
+  const SplitStats stats = data.stats(split);
+  for (size_t t = 0; t < stats.tasks.size(); ++t) {
+    const TaskStats& task = stats.tasks[t];
+    const std::string& name = data.spec().tasks[t].name;
+    MR_CHECK(task.rows > 0, "no ", split_name(split), " row has a label '", name, "' that counts");
+    MR_CHECK(task.positives > 0 && task.positives<task.weight, "the label '", name, "' is ", task.positives> 0
+                 ? 1
+                 : 0,
+             " in all ", task.rows, " ", split_name(split),
+             " rows: there is nothing to tell apart; look at its rule in the schema");
+  }
+}
+
+// Keys that may differ between a run and its resume: they change no bit of the outcome.
+bool may_change(const std::string& difference) {
+  for (const char* key : {"data.path", "data.workers", "train.threads", "train.checkpoint_every"})
+    if (difference.starts_with(std::string(key) + ":")) return true;
+  return false;
+}
+
+void check_same_config(const RunFolder& folder, const Config& config) {
+  const Config before = load_config(folder.config_path(), {});
+  for (const std::string& difference : config_differences(before, config))
+    MR_CHECK(may_change(difference), "cannot resume ", folder.path(),
+             " with another configuration: ", difference);
+}
+
+}  // namespace
+
+void check_trainable(const Dataset& data, const TrainConfig& config) {
+  MR_CHECK(data.stats(Split::train).rows > 0, "no rows are left to train on: look at the schema's split");
+  MR_CHECK(data.stats(Split::test).rows > 0,
+           "the test period is empty: no row lies in the part that the schema's split sets aside for it");
+  check_classes(data, Split::train);
+  check_classes(data, Split::test);
+  if (data.stats(Split::validation).rows > 0) return check_classes(data, Split::validation);
+  const char* needs = config.refit ? "train.refit" : config.patience > 0 ? "train.patience" : nullptr;
+  MR_CHECK(!needs, needs,
+           " needs validation rows to choose by: give the schema's split validation_days or validation");
+}
+
+FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& options) {
+  check_config(options.config);
+  check_trainable(data, options.config.train);
+  if (options.config.train.threads > 0) set_num_threads(static_cast<int>(options.config.train.threads));
+  const bool fresh = !options.out.empty() && !options.resume;
+  const bool existed = std::filesystem::exists(options.out);
+  bool created = false;
+  try {
+    Trainer trainer(model, data, options);
+    created = fresh;
+    return trainer.run();
+  } catch (...) {
+    // A run that failed before its first checkpoint has nothing that a resume could use.
+    const bool useless = created && !std::filesystem::exists(options.out + "/checkpoint.safetensors");
+    std::error_code ignored;
+    if (useless && !existed) std::filesystem::remove_all(options.out, ignored);
+    if (useless && existed)
+      for (const auto& entry : std::filesystem::directory_iterator(options.out))
+        std::filesystem::remove_all(entry, ignored);
+    throw;
+  }
+}
+
+Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& options)
+    : model_(model),
+      data_(data),
+      options_(options),
+      config_(options.config.train),
+      parameters_(model.parameters()),
+      has_validation_(data.stats(Split::validation).rows > 0),
+      progress_(stderr, options.quiet) {
+  std::vector<float> weights;
+  for (const TaskSpec& task : data.spec().tasks) weights.push_back(static_cast<float>(task.loss_weight));
+  task_weights_ = Tensor::from(weights);
+  if (config_.refit) initial_ = clone_weights();
+  make_optimizer();
+  if (options.out.empty()) return;
+  if (options.resume) {
+    folder_ = RunFolder::resume(options.out);
+    check_same_config(*folder_, options.config);
+  } else {
+    folder_ = RunFolder::create(options.out);
+    write_file_atomically(folder_->config_path(), dump_config(options.config));
+  }
+}
+
+void Trainer::make_optimizer() {
+  // The one before owns the buffers that gradients are written to.
+  optimizer_.reset();
+  const Config& config = options_.config;
+  optimizer_.emplace(parameters_, OptimizerOptions{.dense = config.optimizer,
+                                                   .tables = config.table_optimizer,
+                                                   .groups = config.groups,
+                                                   .clip_norm = config_.clip_norm,
+                                                   .average_decay = config_.ema});
+  pass_.training = true;
+  pass_.rng = Rng(derive_seed(static_cast<uint64_t>(config_.seed), kDropoutSeed));
+}
+
+FitResult Trainer::run() {
+  const StopSignals signals;
+  if (folder_ && options_.resume && folder_->has_checkpoint()) load();
+  if (folder_ && options_.resume) folder_->cut_metrics(state_.metrics_bytes);
+  if (folder_) events_.emplace(folder_->path(), state_.step);
+  seconds_before_ = state_.seconds;
+  announce();
+  if (choosing()) {
+    train(Split::train);
+    if (reached_end()) end_choosing();
+  }
+  if (phase() == Phase::refitting) {
+    train(Split::refit);
+    if (reached_end()) {
+      state_.phase = static_cast<int64_t>(Phase::done);
+      save();
+    }
+  }
+  if (phase() == Phase::done) return finish();
+  save();
+  progress_.say(folder_ ? "stopped; continue with --resume" : "stopped");
+  FitResult result;
+  result.signal = StopSignals::received();
+  result.steps = state_.step;
+  result.best_step = state_.best_step;
+  return result;
+}
+
+void Trainer::end_choosing() {
+  if (!config_.refit) {
+    state_.phase = static_cast<int64_t>(Phase::done);
+    return save();
+  }
+  double length = static_cast<double>(state_.best_step);
+  double stretch = 1;
+  if (config_.refit_for == "passes")
+    stretch = static_cast<double>(data_.stats(Split::refit).rows) /
+              static_cast<double>(data_.stats(Split::train).rows);
+  state_.refit_steps = std::max<int64_t>(1, std::llround(length * stretch));
+  state_.schedule_steps = std::llround(static_cast<double>(state_.schedule_steps) * stretch);
+  progress_.say(concat_message("best step ", state_.best_step, "; training afresh on the whole period for ",
+                               state_.refit_steps, " steps"));
+  copy_weights(initial_);
+  make_optimizer();
+  state_.phase = static_cast<int64_t>(Phase::refitting);
+  state_.step = state_.epoch = state_.batch = 0;
+  state_.rng_offset = 0;
+  state_.loss_sum = 0, state_.loss_steps = 0;
+  save();
+}
+
+TrainedOn Trainer::final_trained_on() const {
+  return config_.refit ? TrainedOn::whole_period : TrainedOn::training_part;
+}
+
+EvaluateOptions Trainer::evaluate_options(TrainedOn trained_on) const {
+  const DataConfig& data = options_.config.data;
+  return {.trained_on = trained_on,
+          .batch_size = 4 * data.batch_size,
+          .max_events = 4 * data.max_events,
+          .workers = static_cast<int>(data.workers)};
+}
+
+void Trainer::use_final_weights() {
+  const bool chosen = state_.best_step > 0 && !config_.refit;
+  if (chosen && folder_) {
+    load_tensors(folder_->best_path(), named_tensors(parameters_));
+  } else if (chosen) {
+    copy_weights(best_);
+  } else {
+    if (config_.ema > 0) optimizer_->swap_averages();
+    keep_best();
+  }
+}
+
+FitResult Trainer::finish() {
+  use_final_weights();
+  FitResult result;
+  result.finished = true;
+  result.best_step = state_.best_step;
+  result.steps = state_.best_step > 0 && !config_.refit ? state_.best_step : state_.step;
+  for (const Parameter& parameter : parameters_)
+    if (parameter.kind != ParameterKind::buffer) result.parameters += parameter.value.numel();
+  result.validation = parse_metrics(data_.spec().tasks, state_.validation);
+  result.test = evaluate(model_, data_, Split::test, evaluate_options(final_trained_on()));
+  result.seconds = seconds();
+  result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
+  result.json = result_json(result);
+  for (size_t t = 0; t < result.test.size(); ++t)
+    progress_.say("test " + metrics_text(data_.spec().tasks[t].name, result.test[t]));
+  if (folder_) write_file_atomically(folder_->result_path(), result.json + "\n");
+  return result;
+}
+
+std::string Trainer::result_json(const FitResult& result) const {
+  const std::vector<TaskSpec>& tasks = data_.spec().tasks;
+  JsonLine line;
+  line.add("model", options_.config.model.name).add("params", result.parameters);
+  line.add("seconds", result.seconds).add("samples_per_second", result.samples_per_second);
+  line.add_json("test", metrics_json(tasks, result.test));
+  if (!result.validation.empty()) line.add_json("validation", metrics_json(tasks, result.validation));
+  line.add("best_step", result.best_step).add("steps", result.steps).add("seed", config_.seed);
+  SimulatedBounds bounds;
+  if (read_simulated_bounds(options_.config.data.path, bounds)) {
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      if (tasks[t].name != bounds.task) continue;
+      JsonLine simulated;
+      simulated.add("popularity_auc", bounds.floor_auc).add("bayes_auc", bounds.bayes_auc);
+      line.add_json("simulated", simulated.add("share", bounds.share(result.test[t].auc)).text());
+    }
+  }
+  return line.text();
+}
+
+void Trainer::keep_best() {
+  if (!folder_) {
+    best_ = clone_weights();
+    return;
+  }
+  const bool whole_period = phase() != Phase::choosing && config_.refit;
+  save_tensors(folder_->best_path(), named_tensors(parameters_),
+               {{"model", options_.config.model.name},
+                {"step", std::to_string(state_.step)},
+                {"trained_on", whole_period ? "whole_period" : "training_part"}});
+}
+
+std::vector<NamedTensor> Trainer::tensors() const {
+  std::vector<NamedTensor> all = named_tensors(parameters_, "model.");
+  for (NamedTensor& tensor : optimizer_->state()) all.push_back({"state." + tensor.name, tensor.value});
+  return all;
+}
+
+void Trainer::save() {
+  if (!folder_) return;
+  state_.seconds = seconds();
+  state_.metrics_bytes = folder_->sync_metrics();
+  save_tensors(folder_->checkpoint_path(), tensors(), state_.to_scalars());
+}
+
+void Trainer::load() {
+  const std::string path = folder_->checkpoint_path();
+  state_ = TrainState::from_scalars(load_tensors(path, tensors()), path);
+  pass_.rng = Rng(pass_.rng.seed(), state_.rng_offset);
+}
+
+std::vector<Tensor> Trainer::clone_weights() const {
+  std::vector<Tensor> clones;
+  for (const Parameter& parameter : parameters_) clones.push_back(parameter.value.clone());
+  return clones;
+}
+
+void Trainer::copy_weights(const std::vector<Tensor>& from) {
+  for (size_t i = 0; i < parameters_.size(); ++i) Tensor(parameters_[i].value).copy_from(from[i]);
+}
+
+double Trainer::seconds() const {
+  return seconds_before_ + std::chrono::duration<double>(Clock::now() - start_).count();
+}
+
+void Trainer::announce() {
+  int64_t dense = 0, tables = 0;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.kind == ParameterKind::dense) dense += parameter.value.numel();
+    if (parameter.kind == ParameterKind::table) tables += parameter.value.numel();
+  }
+  const auto part = [&](Split split) {
+    const SplitStats stats = data_.stats(split);
+    const std::string days =
+        stats.first_day.empty() ? "" : " (" + stats.first_day + " to " + stats.last_day + ")";
+    return concat_message(count_text(static_cast<double>(stats.rows)), " ", split_name(split), days);
+  };
+  progress_.say(concat_message("device cpu, ", isa_name(current_isa()), ", ", num_threads(), " threads"));
+  progress_.say(
+      concat_message("rows: ", part(Split::train), ", ", part(Split::validation), ", ", part(Split::test)));
+  progress_.say(concat_message("model ", options_.config.model.name, ": ",
+                               count_text(static_cast<double>(dense)), " dense parameters, ",
+                               count_text(static_cast<double>(tables)), " in tables"));
+  if (state_.step > 0) progress_.say(concat_message("resuming after step ", state_.step));
+}
+
+}  // namespace mixrec
