@@ -47,6 +47,7 @@ void RowGradients::collect(const std::vector<Trained>& tables) {
     for (const auto& lookup : lookups_of(table.value)) count += lookup.ids.numel();
   }
   items_.resize(static_cast<size_t>(count));
+  recorded_.resize(static_cast<size_t>(count));
   sources_.resize(static_cast<size_t>(count));
   rows_.clear();
   if (count == 0) return;
@@ -54,12 +55,17 @@ void RowGradients::collect(const std::vector<Trained>& tables) {
     int64_t at = 0;
     for (size_t t = 0; t < tables.size(); ++t) append<T>(tables[t], bases_[t], at);
     radix_sort(items_, scratch_, bases_.back());
+    parallel_for(count, 8, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        sources_[i] = recorded_[static_cast<size_t>(items_[i].index)];
+      }
+    });
     find_rows(tables);
     sum_long_rows<T>();
   });
 }
 
-// Adds the look-ups of one table to items_ and sources_ from place `at` on.
+// Adds the look-ups of one table to items_ and recorded_ from place `at` on.
 template <class T>
 void RowGradients::append(const Trained& table, uint64_t base, int64_t& at) {
   const int64_t table_rows = table.value.dim(0);
@@ -76,7 +82,7 @@ void RowGradients::append(const Trained& table, uint64_t base, int64_t& at) {
                  " rows of ", table.name);
         const auto to = static_cast<size_t>(at + j);
         items_[to] = {base + static_cast<uint64_t>(ids[j]), at + j};
-        sources_[to] = {dy.row(places ? places[j] : j), weights ? static_cast<double>(weights[j]) : 1.0};
+        recorded_[to] = {dy.row(places ? places[j] : j), weights ? static_cast<double>(weights[j]) : 1.0};
       }
     });
     at += n;
@@ -131,7 +137,7 @@ template <class T>
 void RowGradients::sum(int64_t first, int64_t last, int64_t width, T* to) const {
   std::fill_n(to, width, T(0));
   for (int64_t i = first; i < last; ++i) {
-    const Source& source = sources_[static_cast<size_t>(items_[static_cast<size_t>(i)].index)];
+    const Source& source = sources_[static_cast<size_t>(i)];
     add_scaled(width, static_cast<T>(source.weight), static_cast<const T*>(source.row), to);
   }
 }
@@ -139,7 +145,7 @@ void RowGradients::sum(int64_t first, int64_t last, int64_t width, T* to) const 
 template <class T>
 const T* RowGradients::gradient(const Row& row, T* scratch) const {
   if (row.sum >= 0) return sums_.data<const T>() + row.sum;
-  const Source& source = sources_[static_cast<size_t>(items_[static_cast<size_t>(row.first)].index)];
+  const Source& source = sources_[static_cast<size_t>(row.first)];
   if (row.last - row.first == 1 && source.weight == 1) return static_cast<const T*>(source.row);
   sum(row.first, row.last, widths_[static_cast<size_t>(row.table)], scratch);
   return scratch;
@@ -150,8 +156,7 @@ template const double* RowGradients::gradient(const Row&, double*) const;
 
 void RowGradients::prefetch(const Row& row) const {
   if (row.sum >= 0) return;
-  const auto* line = static_cast<const char*>(
-      sources_[static_cast<size_t>(items_[static_cast<size_t>(row.first)].index)].row);
+  const auto* line = static_cast<const char*>(sources_[static_cast<size_t>(row.first)].row);
   for (int64_t i = 0; i < 4; ++i) __builtin_prefetch(line + 64 * i);
 }
 

@@ -57,8 +57,9 @@ class RowGradients {
 
   std::vector<uint64_t> bases_;  // of each table among all rows; one more at the end
   std::vector<int64_t> widths_;
-  std::vector<KeyedIndex> items_, scratch_;  // by row; index = place in sources_
-  std::vector<Source> sources_;              // in the order of recording
+  std::vector<Source> recorded_;             // in the order of recording
+  std::vector<KeyedIndex> items_, scratch_;  // by row; index = place in recorded_
+  std::vector<Source> sources_;              // by row
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
   Tensor sums_;  // of the pieces

@@ -162,9 +162,9 @@ double sum_of_squares(int64_t n, const T* x) {
   }
   for (int64_t k = 0; i + k < n; ++k)
     lanes[k] += static_cast<double>(x[i + k]) * static_cast<double>(x[i + k]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
+  const double a = lanes[0] + lanes[4], b = lanes[1] + lanes[5], c = lanes[2] + lanes[6],
+               d = lanes[3] + lanes[7];
+  return (a + c) + (b + d);
 }
 
 }  // namespace mixrec::optim
