@@ -109,7 +109,14 @@ namespace detail {
 using Shorts = uint16_t __attribute__((vector_size(16)));
 using Words = uint32_t __attribute__((vector_size(32)));
 
-inline Floats8 widen(Shorts bits) { return (Floats8::Floats)(__builtin_convertvector(bits, Words) << 16); }
+inline Floats8 widen(Shorts bits) {
+#ifdef __AVX2__  // one instruction, where the conversion compiles to four
+  using SignedShorts = int16_t __attribute__((vector_size(16)));
+  return (Floats8::Floats)(__builtin_ia32_pmovzxwd256((SignedShorts)bits) << 16);
+#else
+  return (Floats8::Floats)(__builtin_convertvector(bits, Words) << 16);
+#endif
+}
 
 // The rounding of bfloat16(float), lane by lane.
 inline Shorts narrow(Floats8 pack) {
