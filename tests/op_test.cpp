@@ -150,7 +150,8 @@ TEST_CASE("ops: gradients agree with finite differences in f64") {
     if (!row.no_gradient.empty()) return;
     auto inputs = inputs_of(row);
     require_gradients(inputs);
-    const auto result = gradcheck(row.run, inputs);
+    // A sample of the elements of large inputs: they are there for the reductions that they are cut into.
+    const auto result = gradcheck(row.run, inputs, {.max_elements = 750});
     CHECK_MESSAGE(result.passed, result.message);
   });
   set_num_threads(threads);
