@@ -127,20 +127,17 @@ void for_rows(int64_t count, int64_t work, F&& body) {
 }
 
 // Calls body(n, pointers…) on stretches that cover views of one shape, on all cores: long stretches where all
-// views are dense, else row by row.  A view without data stays a null pointer.  `work` counts elementary
-// operations an element.
-template <class F, class... T>
-void for_stretches(int64_t work, F&& body, Mat<T>... views) {
-  const auto& [count, cols] = [](const auto& first, const auto&...) {
-    return std::pair(first.count(), first.cols);
-  }(views...);
-  if (((!views.data || views.dense()) && ...)) {
-    parallel_for(count * cols, work, [&](int64_t begin, int64_t end) {
-      body(end - begin, (views.data ? views.data + begin : nullptr)...);
+// views are dense, else row by row.  A view without data, after the first, stays a null pointer.  `work`
+// counts elementary operations an element.
+template <class F, class First, class... Rest>
+void for_stretches(int64_t work, F&& body, Mat<First> first, Mat<Rest>... rest) {
+  if (first.dense() && ((!rest.data || rest.dense()) && ...)) {
+    parallel_for(first.count() * first.cols, work, [&](int64_t begin, int64_t end) {
+      body(end - begin, first.data + begin, (rest.data ? rest.data + begin : nullptr)...);
     });
   } else {
-    for_rows(count, work * cols,
-             [&, cols = cols](int64_t i) { body(cols, (views.data ? views.row(i) : nullptr)...); });
+    for_rows(first.count(), work * first.cols,
+             [&](int64_t i) { body(first.cols, first.row(i), (rest.data ? rest.row(i) : nullptr)...); });
   }
 }
 

@@ -83,8 +83,9 @@ Tensor bce_with_logits_per_task(const Tensor& logits, const Tensor& labels, cons
 }
 
 Tensor mse(const Tensor& prediction, const Tensor& target, double normaliser) {
-  MR_CHECK(prediction.shape() == target.shape(), "[mse] the prediction is ", prediction.shape(),
-           " and the target ", target.shape());
+  MR_OP("mse");
+  MR_CHECK(prediction.shape() == target.shape(), "the prediction is ", prediction.shape(), " and the target ",
+           target.shape());
   check_normaliser(normaliser);
   const double count = normaliser ? normaliser : static_cast<double>(prediction.numel());
   return sum(square(prediction - target)) * (count ? 1 / count : 0);

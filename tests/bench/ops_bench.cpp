@@ -6,7 +6,9 @@
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/dropout.h"
 #include "mixrec/ops/norm.h"
+#include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/softmax.h"
 #include "mixrec/ops/swiglu.h"
 
@@ -89,6 +91,12 @@ int main(int argc, char** argv) {
       {"rms_norm", 1, 2, 3, [&](const auto& in) { return rms_norm(in[0], gain(in[0])); }},
       {"layer_norm", 1, 2, 3, [&](const auto& in) { return layer_norm(in[0], gain(in[0]), gain(in[0])); }},
       {"softmax", 1, 2, 3, [](const auto& in) { return softmax(in[0]); }},
+      {"gelu", 1, 2, 3, [](const auto& in) { return gelu(in[0]); }},
+      {"dropout", 1, 2, 2,
+       [](const auto& in) {
+         Rng rng(1);
+         return dropout(in[0], .1, rng, true);
+       }},
   };
   for (const Bench& bench : benches) {
     if (!only.empty() && bench.name != only) continue;
