@@ -34,6 +34,15 @@ const Tensor& Saved::get() const {
 
 namespace autograd {
 
+thread_local OutputWatch* OutputWatch::current_ = nullptr;
+
+OutputWatch::OutputWatch(Function function) : function_(std::move(function)), outer_(current_) {
+  current_ = this;
+}
+OutputWatch::~OutputWatch() { current_ = outer_; }
+
+void OutputWatch::call(const Tensor& output) const { function_(detail::current_op(), output); }
+
 Node::~Node() {
   std::vector<std::shared_ptr<Node>> chain;
   const auto take = [&chain](Node& node) {

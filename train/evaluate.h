@@ -5,6 +5,7 @@
 #include "mixrec/models/model.h"
 #include "mixrec/train/metrics.h"
 
+#include <concepts>
 #include <functional>
 #include <span>
 #include <string>
@@ -30,6 +31,12 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
 // One entry a task of data.spec().  Costs the forward passes and 29 bytes a row and task.
 std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,
                                     const EvaluateOptions& options = {});
+template <class M>
+requires(!std::derived_from<M, RankingModel>) std::vector<BinaryMetrics> evaluate(
+    M& model, const Dataset& data, Split split, const EvaluateOptions& options = {}) {
+  ModelHolder<M&> holder(model);
+  return evaluate(static_cast<RankingModel&>(holder), data, split, options);
+}
 
 // Mean over tasks of "auc", "uauc" or "log_loss"; larger is better, so log loss comes with a minus.
 double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by);

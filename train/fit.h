@@ -31,10 +31,10 @@
 namespace mixrec {
 
 struct FitOptions {
-  Config config;        // its model section and data.path are only noted in the run folder
-  std::string out;      // run folder (train/run_folder.h); "" leaves nothing on disk
-  bool resume = false;  // continue in `out`; the model must be as it was when the run began
-  bool quiet = false;   // no progress on stderr
+  Config config = {};    // its model section and data.path are only noted in the run folder
+  std::string out = "";  // run folder (train/run_folder.h); "" leaves nothing on disk
+  bool resume = false;   // continue in `out`; the model must be as it was when the run began
+  bool quiet = false;    // no progress on stderr
 };
 
 struct FitResult {

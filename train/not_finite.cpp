@@ -69,10 +69,13 @@ std::optional<Found> in_forward(RankingModel& model, const RequestBatch& batch, 
   const auto look = [&](const std::string& name, const Tensor& x) {
     if (found) return;
     if (const auto row = bad_row(x))
-      found = Found{concat_message(name, " ", x.shape(), last_tap.empty() ? "" : " after " + last_tap),
-                    candidate_of(batch, x.ndim() > 0 ? x.dim(0) : 0, *row)};
+      found =
+          Found{concat_message(name, " ", x.shape(), last_tap.empty() ? "" : ", computed from " + last_tap),
+                candidate_of(batch, x.ndim() > 0 ? x.dim(0) : 0, *row)};
   };
   pass.listener = [&](const std::string& name, const Tensor& x) { look(name, x), last_tap = name; };
+  const autograd::OutputWatch watch(
+      [&](const char* op, const Tensor& y) { look("the output of " + std::string(op), y); });
   const Tensor logits = model.forward(batch, pass);
   look("the logits", logits);
   bad_logit = bad_row(logits);
