@@ -1,16 +1,25 @@
+// The threads behind parallel_for().
+//
+// OpenMP provides them, so that OMP_NUM_THREADS, OMP_PROC_BIND and OMP_PLACES mean what they always mean; but
+// the work is handed out here.  The barrier at the end of an OpenMP region waits for every thread of the team,
+// also for one that another process keeps off its core, and a training step has hundreds of regions: on a busy
+// machine two threads were eight times slower than one.  Here the members of one team, started once, claim
+// chunks, the caller claims too, and nobody waits for a thread that has claimed nothing.
 #include "mixrec/core/parallel_for.h"
 
 #include "mixrec/core/error.h"
 
 #include <atomic>
 #include <exception>
+#include <mutex>
 #include <omp.h>
+#include <thread>
 
 namespace mixrec {
 
 namespace {
 
-// Starting a team of threads costs a few microseconds, about as much as this many elementary operations.
+// Handing out work costs about as much as this many elementary operations.
 constexpr int64_t kWorkPerThread = 1 << 14;
 // A reduction has enough chunks to keep many cores busy, and few enough for their partials to stay in cache.
 constexpr int64_t kReduceChunks = 64;
@@ -21,11 +30,13 @@ std::atomic<int>& thread_count() {
   return count;
 }
 
+thread_local bool inside_loop = false;
+
 // The error that comes first by position, however the threads were timed.
 class FirstError {
  public:
   void capture(int64_t position) {
-#pragma omp critical(mixrec_first_error)
+    const std::lock_guard lock(mutex_);
     if (!error_ || position < position_) error_ = std::current_exception(), position_ = position;
   }
   void rethrow() const {
@@ -33,9 +44,110 @@ class FirstError {
   }
 
  private:
+  std::mutex mutex_;
   std::exception_ptr error_;
   int64_t position_ = 0;
 };
+
+// One loop: [0, n) in `chunks` chunks.
+struct Loop {
+  int64_t n = 0, chunks = 0;
+  const detail::RangeFunction* f = nullptr;
+  FirstError* error = nullptr;
+  const char* op = "";
+
+  void run(int64_t chunk) const {
+    const detail::OpScope scope(op);
+    const int64_t begin = n / chunks * chunk + std::min(chunk, n % chunks);
+    try {
+      (*f)(begin, begin + n / chunks + (chunk < n % chunks));
+    } catch (...) {
+      error->capture(begin);
+    }
+  }
+};
+
+// The team.  `ticket_` says which loop is on and which chunk is next: generation, chunks, next chunk.  Whoever
+// raises the last field by compare-and-swap owns that chunk, and with it the right to read `loop_`, which
+// stays until all chunks are done.
+class Team {
+ public:
+  // False when the team is in use by another thread.
+  bool run(const Loop& loop) {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return false;
+    grow(static_cast<int>(loop.chunks) - 1);
+    loop_ = loop;
+    done_.store(0, std::memory_order_relaxed);
+    const uint64_t generation = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+    ticket_.store(generation << 32 | static_cast<uint64_t>(loop.chunks) << 16);
+    bell_.fetch_add(1);
+    bell_.notify_all();
+    inside_loop = true;
+    while (run_one()) {
+    }
+    inside_loop = false;
+    for (int spins = 0; done_.load(std::memory_order_acquire) != loop.chunks; ++spins) {
+      if (spins < kSpins) {
+        __builtin_ia32_pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int kSpins = 2000;  // some tens of microseconds: the next loop of a step is seldom later
+
+  // Claims and runs a chunk of the loop that is on; false when none is left.
+  bool run_one() {
+    uint64_t ticket = ticket_.load();
+    do {
+      if ((ticket & 0xffff) >= (ticket >> 16 & 0xffff)) return false;
+    } while (!ticket_.compare_exchange_weak(ticket, ticket + 1));
+    loop_.run(static_cast<int64_t>(ticket & 0xffff));
+    done_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
+
+  [[noreturn]] void work() {
+    inside_loop = true;
+    for (;;) {
+      const uint32_t bell = bell_.load();
+      while (run_one()) {
+      }
+      for (int spins = 0; spins < kSpins && bell_.load(std::memory_order_relaxed) == bell; ++spins) {
+        __builtin_ia32_pause();
+      }
+      bell_.wait(bell);
+    }
+  }
+
+  // Members live as long as the process: they hold nothing that has to be given back.
+  void grow(int members) {
+    if (members <= members_) return;
+    const int more = members - members_;
+    std::thread([this, more] {
+#pragma omp parallel num_threads(more)
+      work();
+    }).detach();
+    members_ = members;
+  }
+
+  std::mutex mutex_;
+  Loop loop_;
+  int members_ = 0;
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<int64_t> done_{0};
+  alignas(64) std::atomic<uint32_t> bell_{0};
+};
+
+// Never destroyed: its threads outlive static destructors.
+Team& team() {
+  static auto* it = new Team;
+  return *it;
+}
 
 }  // namespace
 
@@ -50,28 +162,12 @@ namespace detail {
 
 void parallel_run(int64_t n, int64_t work_per_item, RangeFunction f) {
   if (n <= 0) return;
-  const int64_t threads = omp_in_parallel() ? 1 : num_threads();
+  const int64_t threads = inside_loop ? 1 : std::min(num_threads(), 0x7fff);
   const double work = static_cast<double>(n) * static_cast<double>(work_per_item);
   const auto useful = static_cast<int64_t>(std::min(work / kWorkPerThread, 1e6));
   const int64_t chunks = std::min({threads, n, useful});
-  if (chunks <= 1) return f(0, n);
-
   FirstError error;
-  const char* op = current_op();
-#pragma omp parallel num_threads(static_cast <int>(chunks))
-  {
-    const OpScope scope(op);
-    // The team may come out smaller than asked for; the chunks stay the same.
-    for (int64_t c = omp_get_thread_num(); c < chunks; c += omp_get_num_threads()) {
-      const int64_t begin = n / chunks * c + std::min(c, n % chunks);
-      const int64_t end = begin + n / chunks + (c < n % chunks);
-      try {
-        f(begin, end);
-      } catch (...) {
-        error.capture(begin);
-      }
-    }
-  }
+  if (chunks <= 1 || !team().run({n, chunks, &f, &error, current_op()})) return f(0, n);
   error.rethrow();
 }
 
