@@ -1,21 +1,18 @@
 // What a data set is, without C++: one JSON file names the files, columns, labels, features, histories and
 // the split. docs/schema.md explains every key; a complete one:
 //
-//   { "log":      { "files": "ratings.dat", "separator": "::", "columns": ["user", "movie", "rating",
-//   "time"],
-//                   "user": "user", "item": "movie", "time": "time" },
-//     "tables":   { "users":  { "file": "users.dat", "separator": "::", "columns": ["user", "gender", "age",
-//     "job", "zip"] },
-//                   "movies": { "file": "movies.dat", "separator": "::", "columns": ["movie", "title",
-//                   "genres"] } },
-//     "tasks":    { "liked": "rating >= 4" },
-//     "features": { "user":    [ "user", "users.gender", "users.age", "users.job" ],
-//                   "item":    [ { "column": "movie", "min_count": 5 }, { "column": "movies.genres", "list":
-//                   "|" } ], "context": [ { "column": "time", "part": "hour" } ] },
-//     "histories": { "rated": { "length": 64, "from": [ { "log": true, "signals": { "liked": "rating >= 4" }
-//     } ],
+//   { "log":       { "files": "ratings.dat", "separator": "::", "columns": ["user", "movie", "rating", "time"],
+//                    "user": "user", "item": "movie", "time": "time" },
+//     "tables":    { "users":  { "file": "users.dat", "separator": "::",
+//                                "columns": ["user", "gender", "age", "job", "zip"] },
+//                    "movies": { "file": "movies.dat", "separator": "::", "columns": ["movie", "title", "genres"] } },
+//     "tasks":     { "liked": "rating >= 4" },
+//     "features":  { "user":    [ "user", "users.gender", "users.age", "users.job" ],
+//                    "item":    [ { "column": "movie", "min_count": 5 }, { "column": "movies.genres", "list": "|" } ],
+//                    "context": [ { "column": "time", "part": "hour" } ] },
+//     "histories": { "rated": { "length": 64, "from": [ { "log": true, "signals": { "liked": "rating >= 4" } } ],
 //                               "features": [ "movie", "genres" ], "gap": true, "position": true } },
-//     "split":    { "by": "date", "test_days": 30, "validation_days": 15 } }
+//     "split":     { "by": "date", "test_days": 30, "validation_days": 15 } }
 #pragma once
 
 #include "mixrec/core/feature_spec.h"

@@ -6,11 +6,10 @@
 //   p = sigmoid(b + Σ_k strength_k · z_k),      every z_k of mean 0 and variance 1 over the log
 //
 //   popularity  a number of the item
-//   context     numbers of the hour, the channel (both of the request) and the placement (of the candidate),
-//   added taste       Σ_r A_r[user field] · B_r[item attribute] / r: an interaction of observed fields, no
-//   main effects match       Σ s_t / √n over the n past events of the candidate's category, s_t = +1 where
-//   `liked`, else −1 joint       the same over the events equal to the candidate in the two attributes that
-//   the user's segment picks
+//   context     numbers of the hour, the channel (both of the request) and the placement (of the candidate), added
+//   taste       Σ_r A_r[user field] · B_r[item attribute] / r: an interaction of observed fields, no main effects
+//   match       Σ s_t / √n over the n past events of the candidate's category, s_t = +1 where `liked`, else −1
+//   joint       the same over the events equal to the candidate in the two attributes that the user's segment picks
 //               out of 28 pairs
 //
 // so a term can be learned only by a part of a model that can see it: match needs target attention (mean

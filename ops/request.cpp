@@ -73,8 +73,9 @@ Tensor expand_by_request(const Tensor& x, const Tensor& given) {
   const int64_t total = offsets.narrow(0, x.dim(0), 1).to_vector<int64_t>()[0];
   check_offsets(offsets, total, "offsets");
   return record(expand(x, offsets, false), {x}, [&] {
-    return
-        [offsets = Saved(offsets)](const Tensor& dy) -> Grads { return {reduce(dy.contiguous(), offsets.get(), false)}; };
+    return [offsets = Saved(offsets)](const Tensor& dy) -> Grads {
+      return {reduce(dy.contiguous(), offsets.get(), false)};
+    };
   });
 }
 

@@ -1,7 +1,6 @@
 #include "mixrec/core/error.h"
 
 #include <doctest/doctest.h>
-
 #include <string>
 #include <vector>
 

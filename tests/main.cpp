@@ -1,13 +1,12 @@
 // Runs every suite and ends with one plain line: "N passed, N failed, N skipped".
 #define DOCTEST_CONFIG_IMPLEMENT
-#include <doctest/doctest.h>
+#include "mixrec/tests/skip.h"
 
 #include <cstdio>
+#include <doctest/doctest.h>
 #include <mutex>
 #include <set>
 #include <string>
-
-#include "mixrec/tests/skip.h"
 
 namespace mixrec::test {
 namespace {

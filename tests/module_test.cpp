@@ -1,9 +1,10 @@
-#include <doctest/doctest.h>
+#include "mixrec/nn/module.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/models/options.h"
 #include "mixrec/nn/linear.h"
-#include "mixrec/nn/module.h"
+
+#include <doctest/doctest.h>
 
 using namespace mixrec;
 
@@ -72,9 +73,11 @@ TEST_CASE("options: types and unknown keys are named with their path") {
   OptionReader reader("model.mine", R"({"layers": 3, "rat": 1})");
   sizes.visit(reader);
   CHECK(sizes.layers == 3);
-  CHECK(message_of([&] { reader.finish(); }).find("model.mine.rat, did you mean 'rate'?") != std::string::npos);
+  CHECK(message_of([&] { reader.finish(); }).find("model.mine.rat, did you mean 'rate'?") !=
+        std::string::npos);
   OptionReader wrong("model.mine", R"({"layers": "three"})");
-  CHECK(message_of([&] { sizes.visit(wrong); }).find("model.mine.layers must be a whole number") != std::string::npos);
+  CHECK(message_of([&] { sizes.visit(wrong); }).find("model.mine.layers must be a whole number") !=
+        std::string::npos);
   OptionWriter writer;
   sizes.visit(writer);
   CHECK(writer.text() == R"({"layers":3,"rate":0.5,"name":"x"})");
