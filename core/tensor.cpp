@@ -146,17 +146,19 @@ Tensor Tensor::to(Device target) const {
 Tensor Tensor::detach() const { return view(storage(), offset(), shape(), strides(), dtype()); }
 
 void Tensor::fill(double value) {
+  if (numel() == 0) return;
+  if (!is_contiguous()) {
+    Shape still = shape();
+    for (int i = 0; i < still.ndim(); ++i) still.set(i, 0);
+    const Tensor one = full({}, value, dtype(), device());
+    return copy_into(*this, view(one.storage(), 0, shape(), still, dtype()));
+  }
   dispatch_any(dtype(), [&]<class T>() {
-    if (is_contiguous()) {
-      T* p = data<T>();
-      if (value == 0) {
-        std::memset(static_cast<void*>(p), 0, static_cast<size_t>(numel()) * sizeof(T));
-      } else {
-        std::fill_n(p, numel(), static_cast<T>(value));
-      }
+    T* p = data<T>();
+    if (value == 0) {
+      std::memset(static_cast<void*>(p), 0, static_cast<size_t>(numel()) * sizeof(T));
     } else {
-      const Mat<T> m = mat<T>();
-      for (int64_t i = 0; i < m.count(); ++i) std::fill_n(m.row(i), m.cols, static_cast<T>(value));
+      std::fill_n(p, numel(), static_cast<T>(value));
     }
   });
   bump_version();

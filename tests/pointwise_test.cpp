@@ -119,3 +119,10 @@ TEST_CASE("layout: integers can be put together and gathered too") {
         std::vector<int64_t>{2, 2, 1});
   CHECK(pad_last(a, 1).to_vector<int64_t>() == std::vector<int64_t>{1, 2, 0});
 }
+
+TEST_CASE("tensor: fill reaches any strides, and nothing but the view") {
+  const Tensor x = zeros({2, 3});
+  x.select(1, 1).fill(5);
+  x.narrow(1, 2, 0).fill(7);
+  CHECK(x.to_vector() == std::vector<float>{0, 5, 0, 0, 5, 0});
+}
