@@ -41,7 +41,12 @@ OutputWatch::OutputWatch(Function function) : function_(std::move(function)), ou
 }
 OutputWatch::~OutputWatch() { current_ = outer_; }
 
-void OutputWatch::call(const Tensor& output) const { function_(detail::current_op(), output); }
+void OutputWatch::call(const Tensor& output, const std::vector<Tensor>& inputs) const {
+  for (const Tensor& x : inputs) {
+    if (x.defined() && x.storage() == output.storage()) return;
+  }
+  function_(detail::current_op(), output);
+}
 
 Node::~Node() {
   std::vector<std::shared_ptr<Node>> chain;

@@ -74,7 +74,8 @@ void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, 
 
 bool any_needs_grad(const std::vector<Tensor>& inputs);
 
-// While one lives, every op on this thread shows it its output: how the first NaN of a pass is found.
+// While one lives, every op on this thread shows it its output: how the first NaN of a pass is found.  Views
+// are left out: they make no numbers, and an op may take one of memory that it has yet to fill.
 class OutputWatch {
  public:
   using Function = std::function<void(const char* op, const Tensor& output)>;
@@ -83,13 +84,13 @@ class OutputWatch {
   OutputWatch(const OutputWatch&) = delete;
   OutputWatch& operator=(const OutputWatch&) = delete;
 
-  static void show(const Tensor& output) {
+  static void show(const Tensor& output, const std::vector<Tensor>& inputs) {
     if (current_) [[unlikely]]
-      current_->call(output);
+      current_->call(output, inputs);
   }
 
  private:
-  void call(const Tensor& output) const;
+  void call(const Tensor& output, const std::vector<Tensor>& inputs) const;
 
   static thread_local OutputWatch* current_;
   Function function_;
@@ -101,7 +102,7 @@ class OutputWatch {
 // One output.  make() returns a callable (dy) or (dy, needs) -> Grads.
 template <class Make>
 Tensor record(Tensor y, const std::vector<Tensor>& inputs, Make make) {
-  autograd::OutputWatch::show(y);
+  autograd::OutputWatch::show(y, inputs);
   if (!grad_enabled() || !autograd::any_needs_grad(inputs)) return y;
   std::vector<Tensor> outputs{std::move(y)};
   autograd::make_node(outputs, inputs,
@@ -118,7 +119,7 @@ Tensor record(Tensor y, const std::vector<Tensor>& inputs, Make make) {
 // Several outputs.  make() returns a callable (dys, needs) -> Grads; a dy that never arrived is zeros.
 template <class Make>
 std::vector<Tensor> record(std::vector<Tensor> outputs, const std::vector<Tensor>& inputs, Make make) {
-  for (const Tensor& y : outputs) autograd::OutputWatch::show(y);
+  for (const Tensor& y : outputs) autograd::OutputWatch::show(y, inputs);
   if (grad_enabled() && autograd::any_needs_grad(inputs)) autograd::make_node(outputs, inputs, make());
   return outputs;
 }
