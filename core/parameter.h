@@ -4,6 +4,7 @@
 #include "mixrec/core/tensor.h"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mixrec {
@@ -19,5 +20,8 @@ struct Parameter {
   Tensor value;
   ParameterKind kind = ParameterKind::dense;
 };
+
+// Whether all of `name` matches `pattern`: * stands for any text, ? for one character.
+bool matches_pattern(std::string_view name, std::string_view pattern);
 
 }  // namespace mixrec

@@ -28,18 +28,10 @@ void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*
   }
 }
 
-bool matches(std::string_view pattern, std::string_view name) {
-  if (pattern.empty()) return name.empty();
-  if (pattern[0] == '*') {
-    return matches(pattern.substr(1), name) || (!name.empty() && matches(pattern, name.substr(1)));
-  }
-  return !name.empty() && pattern[0] == name[0] && matches(pattern.substr(1), name.substr(1));
-}
-
 int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen) {
   int count = 0;
   for (const Parameter& p : parameters) {
-    if (p.kind == ParameterKind::buffer || !matches(pattern, p.name)) continue;
+    if (p.kind == ParameterKind::buffer || !matches_pattern(p.name, pattern)) continue;
     Tensor(p.value).requires_grad(!frozen);
     ++count;
   }

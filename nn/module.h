@@ -94,10 +94,7 @@ void to_dtype(M& model, DType dtype) {
   convert(found, slots, dtype);
 }
 
-// `pattern` against a dotted name: * stands for any run of characters.
-bool matches(std::string_view pattern, std::string_view name);
-
-// Stops (or resumes) training of all parameters whose names match; returns how many did.
+// Stops (or resumes) training of all parameters whose names match (matches_pattern); returns how many did.
 int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen = true);
 
 // A table of names, shapes and counts, with totals of dense parameters and tables.

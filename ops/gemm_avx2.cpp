@@ -17,7 +17,7 @@ __m256i first(long count) {
 Vector load_part(const float* from, long count) { return _mm256_maskload_ps(from, first(count)); }
 void store_part(float* to, Vector value, long count) { _mm256_maskstore_ps(to, first(count), value); }
 
-#include "mixrec/ops/gemm_tile.h"
+#include "mixrec/ops/gemm_tile.inc"
 
 }  // namespace
 

@@ -14,7 +14,7 @@ __mmask16 first(long count) { return static_cast<__mmask16>((1u << count) - 1); 
 Vector load_part(const float* from, long count) { return _mm512_maskz_loadu_ps(first(count), from); }
 void store_part(float* to, Vector value, long count) { _mm512_mask_storeu_ps(to, first(count), value); }
 
-#include "mixrec/ops/gemm_tile.h"
+#include "mixrec/ops/gemm_tile.inc"
 
 }  // namespace
 

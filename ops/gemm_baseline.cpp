@@ -17,7 +17,7 @@ void store_part(float* to, Vector value, long count) {
   for (long j = 0; j < count; ++j) to[j] = value[j];
 }
 
-#include "mixrec/ops/gemm_tile.h"
+#include "mixrec/ops/gemm_tile.inc"
 
 }  // namespace
 

@@ -1,9 +1,9 @@
 // Matrix products: plain, batched, with bias, and per head.
 //
-//   matmul           y = op(a) op(b)                     da = dy op(b)ᵀ        db = op(a)ᵀ dy       saves a,
-//   b linear           y = x w + bias                      dx = dy wᵀ            dw = xᵀ dy           saves
-//   x, w per_head_matmul  y[:, i] = x[:, i] op(w[i])          dx[:, i] = dy[:, i] op(w[i])ᵀ saves x, w
-//                                                        dw[i] = x[:, i]ᵀ dy[:, i]
+//   matmul           y = op(a) op(b)                da = dy op(b)ᵀ           db = op(a)ᵀ dy        saves a, b
+//   linear           y = x w + bias                 dx = dy wᵀ               dw = xᵀ dy            saves x, w
+//   per_head_matmul  y[:, i] = x[:, i] op(w[i])     dx[:, i] = dy[:, i] op(w[i])ᵀ                  saves x, w
+//                                                   dw[i] = x[:, i]ᵀ dy[:, i]
 //
 // Operands of one floating dtype, rows may be strided; sums are kept in f32 (f64 for f64).  Gradients that
 // are not needed are not computed.

@@ -67,24 +67,4 @@ void check_table_rule(const RuleOptions& rule) {
   check_used(rule, rule.initial_accumulator != 0, "initial_accumulator", {"adagrad", "row_wise_adagrad"});
 }
 
-bool matches_pattern(const std::string& name, const std::string& pattern) {
-  size_t n = 0, p = 0;
-  size_t star = std::string::npos, resume = 0;  // the last * and where in `name` its text ends so far
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p, ++n;
-    } else if (star != std::string::npos) {
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
 }  // namespace mixrec

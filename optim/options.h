@@ -46,7 +46,4 @@ struct OptimizerOptions {
 void check_dense_rule(const RuleOptions& rule);
 void check_table_rule(const RuleOptions& rule);
 
-// Whether all of `name` matches `pattern`.
-bool matches_pattern(const std::string& name, const std::string& pattern);
-
 }  // namespace mixrec
