@@ -115,6 +115,20 @@ asan:
 	$(MAKE) BUILD=$(BUILD)-asan SANITIZE=address,undefined DEBUG=1 test-build
 	OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 $(BUILD)-asan/tests/run_tests
 
+# A log whose best reachable AUC is known, or yours: DATA=DIR with a schema.json, or a KuaiRand folder.
+.PHONY: demo
+demo_log := $(BUILD)/demo/log
+ifdef DATA
+demo_train = --data $(DATA) --config $(if $(wildcard $(DATA)/bounds.json),examples/configs/simulated,examples/configs/kuairand)/mixformer.json
+else
+demo_train = --data $(demo_log) --config examples/configs/simulated/mixformer.json
+endif
+demo: $(binary) $(if $(DATA),,$(demo_log)/schema.json)
+	@rm -rf $(BUILD)/demo/run
+	$(binary) train $(demo_train) --out $(BUILD)/demo/run
+$(demo_log)/schema.json: $(binary)
+	$(binary) simulate --rows 250000 --out $(demo_log)
+
 .PHONY: bench examples
 bench: $(benches)
 	@for bench in $(benches); do $$bench || exit 1; done
