@@ -1,5 +1,6 @@
 // What cannot be trained is refused in one sentence, and leaves nothing behind.
 #include "mixrec/core/error.h"
+#include "mixrec/ops/pointwise.h"
 #include "mixrec/tests/trainer_setup.h"
 #include "mixrec/train/checkpoint.h"
 #include "mixrec/train/evaluate.h"
@@ -151,6 +152,25 @@ TEST_SUITE("trainer errors") {
       CHECK_CONTAINS(message, "the output of affine");
       CHECK_CONTAINS(message, "at row " + std::to_string(model.bad_row) + " of the data set");
     }
+  }
+
+  TEST_CASE("a gradient that is not finite is named by its parameter, and no weight is changed") {
+    const TemporaryFolder folder;
+    const Config config = small_config(write_small_data(folder));
+    struct Steep : SmallModel {
+      using SmallModel::SmallModel;
+      Tensor forward(const RequestBatch& batch, Pass& pass) {
+        const Tensor logits = SmallModel::forward(batch, pass);
+        return passes < 4 ? logits : logits + sqrt(logits * 0.0);  // the slope of sqrt at 0
+      }
+    };
+    const Dataset data = open_data(config.data);
+    Steep model(data);
+    const std::string message = error_of([&] { fit(model, data, {.config = config, .quiet = true}); });
+    CHECK_CONTAINS(message, "step 4: the gradient of mlp.0.weight is not finite");
+    CHECK_CONTAINS(message, "of the data set");
+    const std::vector<float> left = all_weights(model);
+    CHECK(std::all_of(left.begin(), left.end(), [](float w) { return std::isfinite(w); }));
   }
 
   TEST_CASE("a checkpoint that is cut, or of another shape, is refused with the tensor named") {
