@@ -111,6 +111,8 @@ int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& ow
     std::fputs(read_text_file(out + "/result.json").c_str(), stdout);
     return 0;
   }
+  // Before the data is read, which may take minutes the first time.
+  if (!arguments.resume) RunFolder::check_free(out);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
   const auto report = arguments.quiet ? std::function<void(const std::string&)>() : say;
   const Dataset data = open_data(config.data, report);

@@ -27,12 +27,16 @@ struct Descriptor {
 
 }  // namespace
 
-RunFolder RunFolder::create(const std::string& path) {
+void RunFolder::check_free(const std::string& path) {
   MR_CHECK(!fs::exists(path) || fs::is_directory(path), path, " is a file; the run needs a folder");
   MR_CHECK(!fs::exists(path) || fs::is_empty(path), path,
            fs::exists(path + "/config.json")
                ? " already holds a run; continue it with --resume, or choose another --out"
                : " is not empty; choose another --out");
+}
+
+RunFolder RunFolder::create(const std::string& path) {
+  check_free(path);
   std::error_code error;
   fs::create_directories(path, error);
   MR_CHECK(!error, "cannot create the run folder ", path, ": ", error.message());

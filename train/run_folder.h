@@ -1,10 +1,11 @@
 // The folder that a run leaves: what was asked, what happened, what came out.
 //
-//   config.json           the resolved configuration
-//   metrics.jsonl         one JSON object a line, training and evaluation; cut back to the checkpoint on
-//   resume events.out.tfevents.* the same for TensorBoard checkpoint.safetensors  the newest state, to resume
-//   from best.safetensors      the model that the run chose result.json           the line that the run ended
-//   with
+//   config.json              the resolved configuration
+//   metrics.jsonl            one JSON object a line, training and evaluation; a resume cuts it back
+//   events.out.tfevents.*    the same for TensorBoard
+//   checkpoint.safetensors   the newest state, to resume from
+//   best.safetensors         the model that the run chose
+//   result.json              the line that the run ended with
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,10 @@ namespace mixrec {
 
 class RunFolder {
  public:
-  // A fresh run: creates the folder.  Refuses one that holds anything already (a run is never overwritten).
+  // Throws when `path` holds anything already: a run is never overwritten.
+  static void check_free(const std::string& path);
+
+  // A fresh run: creates the folder, which must be free.
   static RunFolder create(const std::string& path);
 
   // An interrupted run: the folder must hold a config.json.
