@@ -230,7 +230,8 @@ inline Floats8 log(Floats8 x) {
   const Floats8::Mask tiny = x < 1.17549435e-38f;
   const Floats8 scaled = select(tiny, x * 8388608.0f, x);
   const Floats8::Ints bits = (Floats8::Ints)scaled.lanes;
-  const Floats8::Ints offset = bits - 0x3f3504f3;  // √½
+  // √½; without sign, for negative arguments wrap around here and are replaced below
+  const auto offset = (Floats8::Ints)((detail::Words)bits - 0x3f3504f3u);
   const Floats8::Ints e = (offset >> 23) - (tiny.lanes & 23);
   const Floats8 f = Floats8((Floats8::Floats)((offset & 0x007fffff) + 0x3f3504f3)) - 1.0f;
   const Floats8 exponent = __builtin_convertvector(e, Floats8::Floats);
