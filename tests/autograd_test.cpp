@@ -5,22 +5,15 @@
 #include "mixrec/core/error.h"
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/softmax.h"
+#include "mixrec/tests/message_of.h"
 
 #include <doctest/doctest.h>
 #include <string>
 
 using namespace mixrec;
+using mixrec::test::message_of;
 
 namespace {
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 Tensor leaf(std::initializer_list<double> values) {
   return Tensor::from(values, {static_cast<int64_t>(values.size())}).requires_grad();

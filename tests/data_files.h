@@ -1,6 +1,8 @@
 // A data folder that a test writes, and that is gone afterwards.
 #pragma once
 
+#include "mixrec/tests/message_of.h"
+
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -34,16 +36,5 @@ class DataFolder {
  private:
   std::filesystem::path path_;
 };
-
-// The message of the error that `run` throws; "" when it throws none.
-template <class Run>
-std::string message_of(const Run& run) {
-  try {
-    run();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
 
 }  // namespace mixrec::test

@@ -8,6 +8,7 @@
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/message_of.h"
 #include "mixrec/train/safetensors.h"
 
 #include <cmath>
@@ -15,6 +16,7 @@
 #include <doctest/doctest.h>
 
 using namespace mixrec;
+using mixrec::test::message_of;
 
 namespace {
 
@@ -132,16 +134,6 @@ void check_losses(const std::vector<double>& got, const Tensor& expected) {
   const auto want = expected.to_vector<double>();
   REQUIRE(got.size() == want.size());
   for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(1e-10));
-}
-
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 }  // namespace

@@ -3,10 +3,12 @@
 #include "mixrec/core/error.h"
 #include "mixrec/models/options.h"
 #include "mixrec/nn/linear.h"
+#include "mixrec/tests/message_of.h"
 
 #include <doctest/doctest.h>
 
 using namespace mixrec;
+using mixrec::test::message_of;
 
 namespace {
 
@@ -31,16 +33,6 @@ struct Sizes {
     v("layers", layers), v("rate", rate), v("name", name);
   }
 };
-
-template <class F>
-std::string message_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/embedding.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/message_of.h"
 #include "mixrec/train/safetensors.h"
 
 #include <algorithm>
@@ -14,17 +15,9 @@
 #include <string>
 
 using namespace mixrec;
+using mixrec::test::message_of;
 
 namespace {
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
 
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
