@@ -7,16 +7,29 @@ PREFIX  ?= /usr/local
 DEBUG   ?= 0
 SANITIZE ?=
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
+
+# With CUDA when the compiler and a card are here, so that a machine without a card builds fast.
+NVCC    ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+card    := $(if $(NVCC),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .))
+CUDA    ?= $(if $(card),1,0)
+# Architectures to compile for: that of the card, or those of a release.
+CUDA_ARCH ?= $(if $(card),$(card)$(if $(filter 90,$(card)),a),80 90a)
+ifeq ($(CUDA),1)
+ifeq ($(NVCC),)
+$(error CUDA=1, but there is no nvcc: install the CUDA Toolkit (apt-get install nvidia-cuda-toolkit, or NVIDIA's), name it with NVCC=, or build with CUDA=0)
+endif
+endif
 MAKEFLAGS += -j$(JOBS) --no-print-directory
 
 rooms   := core autograd ops nn models optim data train
 sources := $(sort $(wildcard $(addsuffix /*.cpp,$(rooms))))
-library_sources := $(filter-out train/main.cpp,$(sources))
+library_sources := $(filter-out train/main.cpp,$(sources)) $(if $(filter 1,$(CUDA)),$(cuda_sources))
+cuda_sources := $(sort $(wildcard $(addsuffix /*.cu,$(rooms))))
 test_sources    := $(sort $(wildcard tests/*.cpp))
 bench_sources   := $(sort $(wildcard tests/bench/*.cpp))
 example_sources := $(sort $(wildcard examples/*.cpp))
 
-object   = $(patsubst %.cpp,$(BUILD)/obj/%.o,$(1))
+object   = $(patsubst %.cu,$(BUILD)/obj/%.cu.o,$(patsubst %.cpp,$(BUILD)/obj/%.o,$(1)))
 library := $(BUILD)/libmixrec.a
 binary  := $(BUILD)/mixrec
 tests   := $(BUILD)/tests/run_tests
@@ -35,6 +48,15 @@ maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) -I$(BUILD)/include -I$(BUILD)/generated
 LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS   += -lpthread
+ifeq ($(CUDA),1)
+cuda_home := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+LDLIBS    += -L$(cuda_home)/lib64 -Wl,-rpath,$(cuda_home)/lib64 -lcublasLt -lcudart_static -ldl -lrt
+# A release also carries portable code for cards that are newer than all of these.
+gencode   := $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$(a),code=sm_$(a)) $(if $(filter 80,$(CUDA_ARCH)),-gencode=arch=compute_80,code=compute_80)
+CXX_FOR_NVCC ?= $(lastword $(CXX))
+NVCCFLAGS += -std=c++20 -O3 -lineinfo $(gencode) --expt-relaxed-constexpr --extended-lambda -Xcudafe --diag_suppress=177 \
+  -Xcompiler -fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unused-parameter -I$(BUILD)/include -I$(BUILD)/generated $(if $(CI),-Werror all-warnings)
+endif
 
 .PHONY: all lib help
 all: $(binary)
@@ -51,9 +73,13 @@ help:
 $(BUILD)/include/mixrec:
 	@mkdir -p $(BUILD)/include && ln -sfn $(CURDIR) $@
 
-$(BUILD)/generated/mixrec/config.h: Makefile
+# Written anew only when it says something else, so that the same build stays built.
+$(BUILD)/generated/mixrec/config.h: always
 	@mkdir -p $(@D)
-	@printf '// Written by make: what this build contains.\n#pragma once\n#define MIXREC_CUDA 0\n#define MIXREC_ARCH "%s"\n' '$(ARCH)' > $@
+	@printf '// Written by make: what this build contains.\n#pragma once\n#define MIXREC_CUDA %s\n#define MIXREC_CUDA_ARCH "%s"\n#define MIXREC_ARCH "%s"\n' \
+	  '$(CUDA)' '$(if $(filter 1,$(CUDA)),$(CUDA_ARCH))' '$(ARCH)' > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+.PHONY: always
 
 # Header packages of Debian: installed when we may, named when we may not.
 packages := doctest-dev nlohmann-json3-dev libcli11-dev
@@ -67,7 +93,7 @@ $(BUILD)/packages:
 	  elif sudo -n true 2>/dev/null; then (sudo apt-get update -qq && sudo $$install) >$(BUILD)/packages.log 2>&1; fi; \
 	fi; \
 	if missing; then echo "make: some of <doctest>, <nlohmann/json>, <CLI11> are not installed. Run: apt-get install $(packages)"; exit 1; fi
-	@echo "mixrec: $$($(CXX) --version | head -1), $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up, CUDA no"
+	@echo "mixrec: $$($(CXX) --version | head -1), $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up, CUDA $(if $(filter 1,$(CUDA)),$$($(NVCC) --version | tail -2 | head -1 | sed 's/.*release //; s/,.*//') for sm_$(CUDA_ARCH),no)"
 	@touch $@
 
 prepared := $(BUILD)/generated/mixrec/config.h | $(BUILD)/include/mixrec $(BUILD)/packages
@@ -89,6 +115,9 @@ $(BUILD)/obj/tests/%.o: tests/%.cpp $(prepared)
 $(BUILD)/obj/%.o: %.cpp $(prepared)
 	@mkdir -p $(@D)
 	$(call compile,$(optimise) $(arch))
+$(BUILD)/obj/%.cu.o: %.cu $(prepared)
+	@mkdir -p $(@D)
+	$(NVCC) -ccbin $(CXX_FOR_NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 $(library): $(call object,$(library_sources))
 	@rm -f $@ && ar rcs $@ $^

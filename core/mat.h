@@ -1,6 +1,8 @@
 // Mat: what a kernel sees of a tensor: rows with a dense last dimension and two outer strides.
 #pragma once
 
+#include "mixrec/core/host_device.h"
+
 #include <cstdint>
 
 namespace mixrec {
@@ -16,15 +18,17 @@ struct Mat {
   int64_t batch_stride = 0;
   int64_t row_stride = 0;
 
-  int64_t count() const { return batch * rows; }
-  bool dense() const { return row_stride == cols && (batch == 1 || batch_stride == rows * cols); }
+  MR_HOST_DEVICE int64_t count() const { return batch * rows; }
+  MR_HOST_DEVICE bool dense() const {
+    return row_stride == cols && (batch == 1 || batch_stride == rows * cols);
+  }
 
   // Row `i` of all count() rows.
-  T* row(int64_t i) const {
+  MR_HOST_DEVICE T* row(int64_t i) const {
     if (batch == 1) return data + i * row_stride;
     return data + i / rows * batch_stride + i % rows * row_stride;
   }
-  T* row(int64_t b, int64_t r) const { return data + b * batch_stride + r * row_stride; }
+  MR_HOST_DEVICE T* row(int64_t b, int64_t r) const { return data + b * batch_stride + r * row_stride; }
 };
 
 }  // namespace mixrec
