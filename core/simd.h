@@ -13,7 +13,12 @@
 // the standard library.  Infinities, NaNs, signed zeros and subnormal numbers come out as they do there.
 //
 // Written in the compiler's vector extension, so it builds for any processor; one AVX2 register holds a pack.
+// A CUDA source gets the functions of float and double alone (core/simd_device.h): there a thread is a lane.
 #pragma once
+
+#ifdef __CUDACC__
+#include "mixrec/core/simd_device.h"
+#else
 
 #include "mixrec/core/bfloat16.h"
 
@@ -295,3 +300,5 @@ void transform(int64_t n, T* y, F&& f, const X*... x) {
 }  // namespace mixrec::simd
 
 #pragma GCC diagnostic pop
+
+#endif  // __CUDACC__

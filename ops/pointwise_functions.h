@@ -1,4 +1,5 @@
-// The functions of ops/pointwise.h and their derivatives, written once for double and for packs of floats.
+// The functions of ops/pointwise.h and their derivatives, written once for double, for packs of floats and
+// for the float or double of a CUDA thread.
 #pragma once
 
 #include "mixrec/core/simd.h"
@@ -11,6 +12,24 @@
 namespace mixrec {
 
 namespace simd {
+
+#ifdef __CUDACC__
+inline namespace device {
+
+MR_HOST_DEVICE inline float log1p(float x) { return ::log1pf(x); }
+MR_HOST_DEVICE inline double log1p(double x) { return ::log1p(x); }
+
+// Φ, the distribution function of the standard normal.
+MR_HOST_DEVICE inline float normal_cdf(float z) { return ::normcdff(z); }
+MR_HOST_DEVICE inline double normal_cdf(double z) { return ::normcdf(z); }
+
+MR_HOST_DEVICE inline float pow(float x, double exponent) {
+  return static_cast<float>(::pow(static_cast<double>(x), exponent));
+}
+MR_HOST_DEVICE inline double pow(double x, double exponent) { return ::pow(x, exponent); }
+
+}  // namespace device
+#else
 
 // log(1 + x).  What rounding u = 1 + x loses or adds is put back by x / (u - 1): Goldberg 1991, theorem 4.
 inline Floats8 log1p(Floats8 x) {
@@ -39,17 +58,19 @@ inline Floats8 pow(Floats8 x, double exponent) {
 }
 inline double pow(double x, double exponent) { return std::pow(x, exponent); }
 
+#endif
+
 }  // namespace simd
 
 namespace pointwise {
 
 struct Relu {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::max(V(0), x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::select(x > V(0), V(1), V(0));
   }
 };
@@ -57,22 +78,22 @@ struct Relu {
 struct LeakyRelu {
   double negative_slope;
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return x * slope(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::select(x > V(0), V(1), V(negative_slope));
   }
 };
 
 struct Silu {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return x * simd::sigmoid(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     const V s = simd::sigmoid(x);
     return s + x * s * (V(1) - s);
   }
@@ -80,11 +101,11 @@ struct Silu {
 
 struct Gelu {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return x * simd::normal_cdf(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     const V density = simd::exp(V(-.5) * x * x) * V(0.39894228040143267794);  // 1 / √(2π)
     return simd::normal_cdf(x) + x * density;
   }
@@ -92,22 +113,22 @@ struct Gelu {
 
 struct Sigmoid {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::sigmoid(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::sigmoid(x) * simd::sigmoid(-x);
   }
 };
 
 struct Tanh {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::tanh(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     const V y = simd::tanh(x);
     return V(1) - y * y;
   }
@@ -115,77 +136,77 @@ struct Tanh {
 
 struct Exp {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::exp(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::exp(x);
   }
 };
 
 struct Log {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::log(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return V(1) / x;
   }
 };
 
 struct Log1p {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::log1p(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return V(1) / (V(1) + x);
   }
 };
 
 struct Sqrt {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::sqrt(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return V(.5) / simd::sqrt(x);
   }
 };
 
 struct Square {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return x * x;
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return x + x;
   }
 };
 
 struct Abs {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::abs(x);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::select(x > V(0), V(1), simd::select(x < V(0), V(-1), V(0)));
   }
 };
 
 struct Softplus {
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::max(V(0), x) + simd::log1p(simd::exp(-simd::abs(x)));
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::sigmoid(x);
   }
 };
@@ -193,11 +214,11 @@ struct Softplus {
 struct Clamp {
   double low, high;
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::min(V(high), simd::max(V(low), x));
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return simd::select(value(x) == x, V(1), V(0));
   }
 };
@@ -205,11 +226,11 @@ struct Clamp {
 struct Pow {
   double exponent;
   template <class V>
-  V value(V x) const {
+  MR_HOST_DEVICE V value(V x) const {
     return simd::pow(x, exponent);
   }
   template <class V>
-  V slope(V x) const {
+  MR_HOST_DEVICE V slope(V x) const {
     return exponent == 0 ? V(0) : V(exponent) * simd::pow(x, exponent - 1);
   }
 };
