@@ -48,11 +48,12 @@ maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) -I$(BUILD)/include -I$(BUILD)/generated
 LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS   += -lpthread
+comma     := ,
 ifeq ($(CUDA),1)
 cuda_home := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 LDLIBS    += -L$(cuda_home)/lib64 -Wl,-rpath,$(cuda_home)/lib64 -lcublasLt -lcudart_static -ldl -lrt
 # A release also carries portable code for cards that are newer than all of these.
-gencode   := $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$(a),code=sm_$(a)) $(if $(filter 80,$(CUDA_ARCH)),-gencode=arch=compute_80,code=compute_80)
+gencode   := $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$(a),code=sm_$(a)) $(addprefix -gencode=arch=compute_80$(comma)code=compute_,$(filter 80,$(CUDA_ARCH)))
 CXX_FOR_NVCC ?= $(lastword $(CXX))
 NVCCFLAGS += -std=c++20 -O3 -lineinfo $(gencode) --expt-relaxed-constexpr --extended-lambda -Xcudafe --diag_suppress=177 \
   -Xcompiler -fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unused-parameter -I$(BUILD)/include -I$(BUILD)/generated $(if $(CI),-Werror all-warnings)

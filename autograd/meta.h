@@ -29,6 +29,8 @@ struct Meta {
   Tensor grad;         // accumulated over backward calls
   Tensor grad_buffer;  // where the first gradient is written when the optimiser keeps gradients in one flat
                        // buffer
+  Tensor shadow;       // the leaf in another dtype (autograd/shadow.h),
+  uint32_t shadow_version = 0;  // valid while this is the leaf's version
   std::vector<Lookup> lookups;
   std::function<void()> on_final;  // see on_gradient_final()
 

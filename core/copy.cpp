@@ -1,21 +1,18 @@
 #include "mixrec/core/copy.h"
 
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/storage.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace mixrec {
 namespace {
 
-// Dimensions of two tensors of one shape, merged where both strides allow it, so that the inner loop is long.
-struct Walk {
-  Shape shape, dst, src;
-};
-
-Walk merged(const Tensor& a, const Tensor& b) {
-  Walk walk;
+kernel::Walk merged(const Tensor& a, const Tensor& b) {
+  kernel::Walk walk;
   for (int i = a.ndim() - 1; i >= 0; --i) {
     const int64_t size = a.dim(i);
     if (size == 1) continue;
@@ -32,15 +29,55 @@ Walk merged(const Tensor& a, const Tensor& b) {
   return walk;
 }
 
+// Between devices whole blocks of bytes travel; what is strided or of another dtype is made so before or
+// after.
+void copy_across(const Tensor& dst, const Tensor& src) {
+  const Tensor from = src.is_contiguous() ? src : src.clone();
+  const bool direct = dst.is_contiguous() && dst.dtype() == src.dtype();
+  const Tensor to = direct ? dst : empty(dst.shape(), src.dtype(), dst.device());
+  cuda::copy(to.raw_data(), to.device(), from.raw_data(), from.device(),
+             static_cast<size_t>(from.numel()) * size_of(from.dtype()));
+  if (!direct) copy_into(dst, to);
+}
+
+}  // namespace
+
+void copy_into(const Tensor& dst, const Tensor& src) {
+  MR_CHECK(dst.shape() == src.shape(), "cannot copy ", src.shape(), " into ", dst.shape());
+  if (dst.numel() > 0 && dst.device() != src.device()) {
+    copy_across(dst, src);
+  } else if (dst.numel() > 0) {
+    const kernel::Walk walk = merged(dst, src);
+    dispatch_any(dst.dtype(), [&]<class D>() {
+      dispatch_any(src.dtype(), [&]<class S>() {
+        on_backend(dst.device(), [&](auto backend) {
+          kernel::copy_elements<D, S>(backend, walk, dst.data<D>(), src.data<const S>());
+        });
+      });
+    });
+  }
+  dst.bump_version();
+}
+
+void add_into(const Tensor& dst, const Tensor& src) {
+  MR_CHECK(dst.shape() == src.shape(), "cannot add ", src.shape(), " to ", dst.shape());
+  check_same(dst, src, "the sum", "the addend");
+  if (dst.numel() > 0) {
+    run(dst, [&]<class T>(auto backend) {
+      kernel::add_elements<T>(backend, merged(dst, src), dst.data<T>(), src.data<const T>());
+    });
+  }
+  dst.bump_version();
+}
+
+namespace kernel {
+namespace {
+
 // Calls row(dst, src, n, dst_stride, src_stride) for every innermost row.
 template <class D, class S, class Row>
-void for_each_row(const Tensor& dst, const Tensor& src, Row row) {
-  if (dst.numel() == 0) return;
-  const Walk walk = merged(dst, src);
+void for_each_row(const Walk& walk, D* d, const S* s, Row row) {
   const int last = walk.shape.ndim() - 1;
   const int64_t n = walk.shape[last];
-  D* d = dst.data<D>();
-  const S* s = src.data<const S>();
   if (last == 0) {
     return parallel_for(n, 1, [&](int64_t begin, int64_t end) {
       row(d + begin * walk.dst[0], s + begin * walk.src[0], end - begin, walk.dst[0], walk.src[0]);
@@ -62,44 +99,44 @@ void for_each_row(const Tensor& dst, const Tensor& src, Row row) {
 
 }  // namespace
 
-void copy_into(const Tensor& dst, const Tensor& src) {
-  MR_CHECK(dst.shape() == src.shape(), "cannot copy ", src.shape(), " into ", dst.shape());
-  MR_CHECK(dst.device() == src.device(), "cannot copy from ", src.device(), " to ", dst.device());
-  dispatch_any(dst.dtype(), [&]<class D>() {
-    dispatch_any(src.dtype(), [&]<class S>() {
-      for_each_row<D, S>(dst, src, [](D* d, const S* s, int64_t n, int64_t d_step, int64_t s_step) {
-        if (d_step == 1 && s_step == 1) {
-          if constexpr (std::is_same_v<D, S>) {
-            std::memcpy(d, s, static_cast<size_t>(n) * sizeof(D));
-          } else {
-            for (int64_t i = 0; i < n; ++i) d[i] = static_cast<D>(s[i]);
-          }
-        } else {
-          for (int64_t i = 0; i < n; ++i) d[i * d_step] = static_cast<D>(s[i * s_step]);
-        }
-      });
-    });
-  });
-  dst.bump_version();
-}
-
-void add_into(const Tensor& dst, const Tensor& src) {
-  MR_CHECK(dst.shape() == src.shape(), "cannot add ", src.shape(), " to ", dst.shape());
-  check_same(dst, src, "the sum", "the addend");
-  dispatch_floating(dst.dtype(), [&]<class T>() {
-    for_each_row<T, T>(dst, src, [](T* d, const T* s, int64_t n, int64_t d_step, int64_t s_step) {
-      if (d_step == 1 && s_step == 1) {
-        for (int64_t i = 0; i < n; ++i)
-          d[i] = static_cast<T>(static_cast<acc_t<T>>(d[i]) + static_cast<acc_t<T>>(s[i]));
+template <class D, class S>
+void copy_elements(Cpu, const Walk& walk, D* dst, const S* src) {
+  for_each_row(walk, dst, src, [](D* d, const S* s, int64_t n, int64_t d_step, int64_t s_step) {
+    if (d_step == 1 && s_step == 1) {
+      if constexpr (std::is_same_v<D, S>) {
+        std::memcpy(d, s, static_cast<size_t>(n) * sizeof(D));
       } else {
-        for (int64_t i = 0; i < n; ++i) {
-          d[i * d_step] =
-              static_cast<T>(static_cast<acc_t<T>>(d[i * d_step]) + static_cast<acc_t<T>>(s[i * s_step]));
-        }
+        for (int64_t i = 0; i < n; ++i) d[i] = static_cast<D>(s[i]);
       }
-    });
+    } else {
+      for (int64_t i = 0; i < n; ++i) d[i * d_step] = static_cast<D>(s[i * s_step]);
+    }
   });
-  dst.bump_version();
 }
 
+template <class T>
+void add_elements(Cpu, const Walk& walk, T* dst, const T* src) {
+  using Sum = acc_t<T>;
+  for_each_row(walk, dst, src, [](T* d, const T* s, int64_t n, int64_t d_step, int64_t s_step) {
+    if (d_step == 1 && s_step == 1) {
+      for (int64_t i = 0; i < n; ++i) d[i] = static_cast<T>(static_cast<Sum>(d[i]) + static_cast<Sum>(s[i]));
+    } else {
+      for (int64_t i = 0; i < n; ++i)
+        d[i * d_step] = static_cast<T>(static_cast<Sum>(d[i * d_step]) + static_cast<Sum>(s[i * s_step]));
+    }
+  });
+}
+
+template <class T>
+void fill(Cpu, int64_t n, T value, T* to) {
+  std::fill_n(to, n, value);
+}
+template void fill(Cpu, int64_t, float, float*);
+template void fill(Cpu, int64_t, bfloat16, bfloat16*);
+template void fill(Cpu, int64_t, double, double*);
+template void fill(Cpu, int64_t, int32_t, int32_t*);
+template void fill(Cpu, int64_t, int64_t, int64_t*);
+template void fill(Cpu, int64_t, uint8_t, uint8_t*);
+
+}  // namespace kernel
 }  // namespace mixrec

@@ -79,8 +79,8 @@ MemoryStats memory(int index = 0);
 void reset_memory_peak(int index = 0);
 void release_memory_cache(int index = 0);
 
-// Copies bytes in the order of the current stream; either side may be the host.  The host side is read, or
-// written, when the call returns, unless it is pinned (see Storage).
+// Copies bytes in the order of the current stream; either side may be the host.  When the call returns, a host
+// source has been read, unless it is page-locked, and a host target has been written.
 void copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
 void fill_bytes(void* to, int value, size_t bytes);
 

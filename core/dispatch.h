@@ -2,6 +2,7 @@
 #pragma once
 
 #include "mixrec/config.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/tensor.h"
 
@@ -43,9 +44,9 @@ template <class F>
 void on_backend(Device device, F&& f) {
   if (device.is_cpu()) return f(Cpu{});
   if constexpr (kHasCuda) {
-    f(Cuda{nullptr});
+    f(Cuda{cuda::current_stream(device.index)});
   } else {
-    MR_FAIL("this build has no CUDA, and a tensor is on ", device);
+    MR_FAIL("a tensor is on ", device, ", and ", cuda::unavailable_reason());
   }
 }
 

@@ -1,5 +1,6 @@
 #include "mixrec/core/storage.h"
 
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 
 #include <algorithm>
@@ -120,26 +121,58 @@ HostAllocator& host_allocator() {
   return *it;
 }
 
+std::byte* take(size_t bytes, Device device) {
+  return device.is_cpu() ? host_allocator().allocate(bytes) : cuda::allocate(bytes, device.index);
+}
+void give_back(std::byte* block, size_t bytes, Device device) {
+  device.is_cpu() ? host_allocator().free(block, bytes) : cuda::free(block, device.index);
+}
+
+// A device's bands are as wide as its alignment asks for.
+size_t band_width(Device device) { return device.is_cpu() ? kAlignment : 4 * kAlignment; }
+
+void poison(std::byte* block, size_t bytes, Device device) {
+  if (device.is_cpu()) {
+    std::memset(block, kPoison, bytes);
+  } else {
+    cuda::fill_bytes(block, kPoison, bytes);
+  }
+}
+
+bool band_intact(const std::byte* band, Device device) {
+  if (device.is_cpu()) return intact(band);
+  std::byte bytes[kAlignment];
+  try {
+    cuda::copy(bytes, kCpu, band, device, kAlignment);
+  } catch (const Error&) {
+    return false;  // asked for in a destructor
+  }
+  return intact(bytes);
+}
+
 }  // namespace
 
-Storage::Storage(size_t bytes, Device device) : bytes_(bytes), device_(device), guarded_(guards_on) {
-  MR_CHECK(device.is_cpu(), "this build has no CUDA: cannot allocate on ", device);
+Storage::Storage(size_t bytes, Device device)
+    : bytes_(bytes), device_(device), guarded_(guards_on && !cuda::capturing()) {
   if (guarded_) {
-    std::byte* block = host_allocator().allocate(bytes + 2 * kAlignment);
-    std::memset(block, kPoison, bytes + 2 * kAlignment);
-    data_ = block + kAlignment;
+    const size_t band = band_width(device);
+    std::byte* block = take(bytes + 2 * band, device);
+    poison(block, bytes + 2 * band, device);
+    data_ = block + band;
   } else if (bytes) {
-    data_ = host_allocator().allocate(bytes);
+    data_ = take(bytes, device);
   }
 }
 
 Storage::~Storage() {
   if (guarded_) {
-    std::byte* block = data_ - kAlignment;
-    if (!intact(block) || !intact(data_ + bytes_)) ++guard_violations;
-    host_allocator().free(block, bytes_ + 2 * kAlignment);
+    const size_t band = band_width(device_);
+    std::byte* block = data_ - band;
+    if (!band_intact(data_ - kAlignment, device_) || !band_intact(data_ + bytes_, device_))
+      ++guard_violations;
+    give_back(block, bytes_ + 2 * band, device_);
   } else if (data_) {
-    host_allocator().free(data_, bytes_);
+    give_back(data_, bytes_, device_);
   }
 }
 

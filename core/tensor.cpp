@@ -1,6 +1,7 @@
 #include "mixrec/core/tensor.h"
 
 #include "mixrec/core/copy.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/core/storage.h"
 
@@ -153,14 +154,17 @@ void Tensor::fill(double value) {
     const Tensor one = full({}, value, dtype(), device());
     return copy_into(*this, view(one.storage(), 0, shape(), still, dtype()));
   }
-  dispatch_any(dtype(), [&]<class T>() {
-    T* p = data<T>();
-    if (value == 0) {
-      std::memset(static_cast<void*>(p), 0, static_cast<size_t>(numel()) * sizeof(T));
-    } else {
-      std::fill_n(p, numel(), static_cast<T>(value));
-    }
-  });
+  const size_t bytes = static_cast<size_t>(numel()) * size_of(dtype());
+  if (value == 0 && device().is_cpu()) {
+    std::memset(raw_data(), 0, bytes);
+  } else if (value == 0) {
+    cuda::fill_bytes(raw_data(), 0, bytes);
+  } else {
+    dispatch_any(dtype(), [&]<class T>() {
+      on_backend(device(),
+                 [&](auto backend) { kernel::fill<T>(backend, numel(), static_cast<T>(value), data<T>()); });
+    });
+  }
   bump_version();
 }
 

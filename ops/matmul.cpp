@@ -1,7 +1,9 @@
 #include "mixrec/ops/matmul.h"
 
 #include "mixrec/autograd/record.h"
+#include "mixrec/autograd/shadow.h"
 #include "mixrec/core/dispatch.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/reduce.h"
 
 #include <algorithm>
@@ -36,9 +38,16 @@ void multiply(const Operand& a, const Operand& b, const Tensor& y, const Tensor&
                      .stride_a = batch_stride(a.tensor),
                      .stride_b = batch_stride(b.tensor),
                      .stride_c = batch_stride(y)};
-  run(y, [&]<class T>(auto backend) {
-    kernel::product<T>(backend, shape, a.tensor.data<const T>(), b.tensor.data<const T>(), y.data<T>(),
-                       bias.defined() ? bias.data<const T>() : nullptr);
+  run(a.tensor, [&]<class T>(auto backend) {
+    const auto into = [&]<class C>(C* c) {
+      kernel::product<T, C>(backend, shape, a.tensor.data<const T>(), b.tensor.data<const T>(), c,
+                            bias.defined() ? bias.data<const C>() : nullptr);
+    };
+    if (y.dtype() == a.tensor.dtype()) {
+      into(y.data<T>());
+    } else {
+      into(y.data<acc_t<T>>());
+    }
   });
 }
 
@@ -56,12 +65,23 @@ Tensor as_batch(const Tensor& x, bool flatten) {
   return source.reshape({batch, -1, source.dim(-1)});
 }
 
-// op(a) op(b) of two batches, as a new dense tensor.
-Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
+// op(a) op(b) of two batches, as a new dense tensor of a's dtype, or of f32.
+Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b, DType dtype) {
   const Operand left{a, transpose_a}, right{b, transpose_b};
-  Tensor y = empty({std::max(a.dim(0), b.dim(0)), left.rows(), right.cols()}, a.dtype(), a.device());
+  Tensor y = empty({std::max(a.dim(0), b.dim(0)), left.rows(), right.cols()}, dtype, a.device());
   multiply(left, right, y);
   return y;
+}
+Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
+  return product(a, transpose_a, b, transpose_b, a.dtype());
+}
+
+// A parameter as a product with x reads it.
+Tensor operand_for(const Tensor& x, const Tensor& parameter, const char* name) {
+  if (x.dtype() == bf16 && parameter.dtype() == f32 && x.device() == parameter.device())
+    return shadow_of(parameter, bf16);
+  check_same(x, parameter, "the input", name);
+  return parameter.detach();
 }
 
 }  // namespace
@@ -99,28 +119,27 @@ Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options) {
 
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   MR_OP("linear");
-  check_same(x, w, "the input", "the weight");
   MR_CHECK(w.ndim() == 2 && x.ndim() >= 1 && x.dim(-1) == w.dim(0), "the input ", x.shape(),
            " does not fit the weight ", w.shape());
   if (bias.defined()) {
-    check_same(x, bias, "the input", "the bias");
     MR_CHECK(bias.shape() == Shape{w.dim(1)}, "the bias ", bias.shape(), " does not fit the weight ",
              w.shape());
   }
   Shape shape = x.shape();
   shape.set(-1, w.dim(1));
   const Tensor rows = as_batch(x.ndim() == 1 ? x.detach().reshape({1, -1}) : x, true),
-               weight = as_batch(w, false);
+               weight = as_batch(operand_for(x, w, "the weight"), false);
   Tensor y = empty({1, rows.dim(1), w.dim(1)}, x.dtype(), x.device());
-  multiply({rows}, {weight}, y, bias.defined() ? bias.detach().contiguous() : bias);
+  multiply({rows}, {weight}, y, bias.defined() ? operand_for(x, bias, "the bias").contiguous() : bias);
   return record(y.reshape(shape), {x, w, bias}, [&] {
-    return [rows = Saved(rows), weight = Saved(weight), x_shape = x.shape()](const Tensor& upstream,
-                                                                             const Needs& needs) -> Grads {
+    return [rows = Saved(rows), weight = Saved(weight), x_shape = x.shape(), w_dtype = w.dtype(),
+            bias_dtype = bias.defined() ? bias.dtype() : f32](const Tensor& upstream,
+                                                              const Needs& needs) -> Grads {
       const Tensor dy = upstream.contiguous().reshape({1, rows.get().dim(1), weight.get().dim(2)});
       Grads grads(3);
       if (needs[0]) grads[0] = product(dy, false, weight.get(), true).reshape(x_shape);
-      if (needs[1]) grads[1] = product(rows.get(), true, dy, false).select(0, 0);
-      if (needs[2]) grads[2] = sum_to(dy, {dy.dim(2)});
+      if (needs[1]) grads[1] = product(rows.get(), true, dy, false, w_dtype).select(0, 0);
+      if (needs[2]) grads[2] = sum_to(cast(dy, bias_dtype), {dy.dim(2)});
       return grads;
     };
   });
@@ -141,23 +160,22 @@ Tensor per_head_product(const Tensor& x, const Tensor& w, bool transpose_w) {
 
 Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w) {
   MR_OP("per_head_matmul");
-  check_same(x, w, "the input", "the weight");
   MR_CHECK(x.ndim() == 3 && w.ndim() == 3, "needs [rows, heads, width] and [heads, width, out], got ",
            x.shape(), " and ", w.shape());
   MR_CHECK(x.dim(1) == w.dim(0), "the input has ", x.dim(1), " heads, the weight ", w.dim(0));
   MR_CHECK(x.dim(2) == w.dim(transpose_w ? 2 : 1), "inner sizes differ: ", x.shape(), " x ", w.shape(),
            transpose_w ? "ᵀ" : "");
-  const Tensor input = dense_rows(x.detach()), weight = dense_rows(w.detach());
+  const Tensor input = dense_rows(x.detach()), weight = dense_rows(operand_for(x, w, "the weight"));
   return record(per_head_product(input, weight, transpose_w), {x, w}, [&] {
-    return [x = Saved(input), w = Saved(weight), transpose_w](const Tensor& upstream,
-                                                              const Needs& needs) -> Grads {
+    return [x = Saved(input), w = Saved(weight), transpose_w, dtype = w.dtype()](
+               const Tensor& upstream, const Needs& needs) -> Grads {
       const Tensor dy = dense_rows(upstream);
       Grads grads(2);
       if (needs[0]) grads[0] = per_head_product(dy, w.get(), !transpose_w);
       if (needs[1]) {
         const Tensor rows = heads_first(x.get()), upstream_rows = heads_first(dy);
-        grads[1] = transpose_w ? product(upstream_rows, true, rows, false)
-                               : product(rows, true, upstream_rows, false);
+        grads[1] = transpose_w ? product(upstream_rows, true, rows, false, dtype)
+                               : product(rows, true, upstream_rows, false, dtype);
       }
       return grads;
     };
@@ -166,12 +184,13 @@ Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w) {
 
 namespace kernel {
 
-template <class T>
-void product(Cpu, const Gemm& shape, const T* a, const T* b, T* c, const T* bias) {
+template <class T, class C>
+void product(Cpu, const Gemm& shape, const T* a, const T* b, C* c, const C* bias) {
   gemm(shape, a, b, c, bias);
 }
 template void product(Cpu, const Gemm&, const float*, const float*, float*, const float*);
 template void product(Cpu, const Gemm&, const bfloat16*, const bfloat16*, bfloat16*, const bfloat16*);
+template void product(Cpu, const Gemm&, const bfloat16*, const bfloat16*, float*, const float*);
 template void product(Cpu, const Gemm&, const double*, const double*, double*, const double*);
 
 }  // namespace kernel

@@ -7,6 +7,9 @@
 //
 // Operands of one floating dtype, rows may be strided; sums are kept in f32 (f64 for f64).  Gradients that
 // are not needed are not computed.
+//
+// In linear and per_head_matmul a bf16 x may meet f32 parameters: the product reads their bf16 shadows
+// (autograd/shadow.h), and their gradients are f32, as the product sums them.
 #pragma once
 
 #include "mixrec/core/tensor.h"
@@ -31,9 +34,11 @@ Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w = fals
 
 namespace kernel {
 
-// c = op(a) op(b) [+ bias] [+ c] as ops/gemm.h describes; bias may be null.
-template <class T>
-void product(Cpu, const Gemm& shape, const T* a, const T* b, T* c, const T* bias);
+// c = op(a) op(b) [+ bias] [+ c] as ops/gemm.h describes; bias may be null.  C is T, or float for bfloat16.
+template <class T, class C>
+void product(Cpu, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
+template <class T, class C>
+void product(Cuda, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
 
 }  // namespace kernel
 }  // namespace mixrec
