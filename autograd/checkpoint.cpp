@@ -1,7 +1,10 @@
 #include "mixrec/autograd/checkpoint.h"
 
 #include "mixrec/autograd/record.h"
+#include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
+
+#include <algorithm>
 
 namespace mixrec {
 namespace {
@@ -51,6 +54,50 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const st
   };
   // Recorded even when no input needs a gradient: the parameters inside fn may.
   autograd::make_node(outputs, inputs, backward);
+  return outputs[0];
+}
+
+Tensor checkpoint_rows(std::function<Tensor(const Tensor&)> fn, const Tensor& x, int64_t rows) {
+  MR_OP("checkpoint_rows");
+  MR_CHECK(x.ndim() > 0 && rows > 0, "needs rows to cut into blocks of ", rows, ", got ", x.shape());
+  const int64_t count = x.dim(0);
+  if (!grad_enabled() && count <= rows) return fn(x);
+  const auto block_of = [rows, count](const Tensor& whole, int64_t begin) {
+    return whole.narrow(0, begin, std::min(rows, count - begin));
+  };
+  std::vector<Tensor> outputs(1);
+  {
+    const NoGrad off;
+    for (int64_t begin = 0; begin == 0 || begin < count; begin += rows) {
+      const Tensor y = fn(block_of(x, begin));
+      if (!outputs[0].defined()) {
+        Shape shape = y.shape();
+        shape.set(0, count);
+        outputs[0] = empty(shape, y.dtype(), y.device());
+      }
+      copy_into(block_of(outputs[0], begin), y);
+    }
+  }
+  if (!grad_enabled()) return outputs[0];
+  const auto backward = [fn = std::move(fn), x = Saved(x), block_of, rows, count](
+                            const std::vector<Tensor>& dys, const Needs& needs) -> Grads {
+    const Tensor dx = needs[0] ? empty(x.get().shape(), x.get().dtype(), x.get().device()) : Tensor();
+    for (int64_t begin = 0; begin < count; begin += rows) {
+      Tensor leaf = block_of(x.get(), begin).detach();
+      if (needs[0]) leaf.requires_grad();
+      const GradMode on(true);
+      const Tensor y = fn(leaf);
+      if (y.needs_grad()) y.backward(block_of(dys[0], begin));
+      if (!needs[0]) continue;
+      if (leaf.grad().defined()) {
+        copy_into(block_of(dx, begin), leaf.grad());
+      } else {
+        block_of(dx, begin).fill(0);
+      }
+    }
+    return {dx};
+  };
+  autograd::make_node(outputs, {x}, backward);
   return outputs[0];
 }
 

@@ -16,4 +16,9 @@ namespace mixrec {
 Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const std::vector<Tensor>& inputs,
                   Rng* rng = nullptr);
 
+// The same for a function that treats the rows of x, along its first dimension, one by one: fn runs on `rows` of
+// them at a time, forward and backward, so that its intermediates never exist for all rows at once.  Gradients of
+// parameters inside fn are summed over the blocks in order.
+Tensor checkpoint_rows(std::function<Tensor(const Tensor&)> fn, const Tensor& x, int64_t rows);
+
 }  // namespace mixrec

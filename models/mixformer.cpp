@@ -38,8 +38,8 @@ MixFormerOptions MixFormerOptions::resolved() const {
            ", event_width ", o.event_width);
   MR_CHECK(o.width % o.heads == 0, "MixFormer's width ", o.width, " must be a multiple of its heads ",
            o.heads, ": head mixing cuts every head into one chunk a head");
-  MR_CHECK(o.recompute == "none" || o.recompute == "block", "recompute must be 'none' or 'block', got '",
-           o.recompute, "'");
+  MR_CHECK(o.recompute == "none" || o.recompute == "ffn" || o.recompute == "block",
+           "recompute must be 'none', 'ffn' or 'block', got '", o.recompute, "'");
   if (o.ffn_hidden == 0) o.ffn_hidden = 8 * o.width / 3;
   if (o.sequence_hidden == 0) o.sequence_hidden = 2 * o.heads * o.event_width;
   return o;
@@ -67,7 +67,8 @@ MixFormerBlock::MixFormerBlock(const MixFormerOptions& o, Rng& rng)
                  .event_width = o.event_width,
                  .sequence_hidden = o.sequence_hidden,
                  .norm_eps = o.norm_eps,
-                 .ffn = {o.down_scale}},
+                 .ffn = {o.down_scale},
+                 .recompute_events = o.recompute == "ffn"},
                 rng),
       output_fusion(o, rng) {}
 

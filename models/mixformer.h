@@ -36,7 +36,9 @@ struct MixFormerOptions {
   double table_deviation = 0.005;
   double down_scale = 0.01;  // of FFN down-projections, see FfnOptions
   double norm_eps = 1e-6;
-  std::string recompute = "none";  // "block": store a block's input only and run it again in the backward
+  // What the backward makes again instead of keeping it, the dearer the leaner: "none"; "ffn", the inside of the
+  // sequence FFN (eq 5), which is most of a step's memory; "block", everything inside a block.
+  std::string recompute = "none";
 
   template <class V>
   void visit(V& v) {

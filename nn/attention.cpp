@@ -1,5 +1,6 @@
 #include "mixrec/nn/attention.h"
 
+#include "mixrec/autograd/checkpoint.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/cross_attention.h"
 #include "mixrec/ops/head_mixing.h"
@@ -12,9 +13,15 @@ CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)
     : norm(o.heads * o.event_width, o.norm_eps),
       ffn(o.heads * o.event_width, o.sequence_hidden, rng, o.ffn),
       key(weight_parameter({o.heads, o.event_width, o.width}, rng)),
-      value(weight_parameter({o.heads, o.event_width, o.width}, rng)) {}
+      value(weight_parameter({o.heads, o.event_width, o.width}, rng)),
+      recompute_events(o.recompute_events) {}
 
-Tensor CrossAttention::events(const Tensor& s) const { return ffn.forward(norm.forward(s)) + s; }
+Tensor CrossAttention::events(const Tensor& s) const {
+  const auto enriched = [this](const Tensor& rows) { return ffn.forward(norm.forward(rows)) + rows; };
+  // Enough rows to fill a card, few enough that F_s numbers for each of them are small beside the events.
+  constexpr int64_t kRows = 16384;
+  return recompute_events ? checkpoint_rows(enriched, s, kRows) : enriched(s);
+}
 
 Tensor CrossAttention::forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
                                const Tensor& candidate_offsets) const {

@@ -26,6 +26,7 @@ struct CrossAttentionOptions {
   int64_t sequence_hidden;  // F_s
   double norm_eps = 1e-6;
   FfnOptions ffn;
+  bool recompute_events = false;  // the backward of events() makes what is inside it again, block by block
 };
 
 // MixFormer eqs 5-8.  The event states h_t depend on the event alone and are computed once per request:
@@ -39,6 +40,7 @@ struct CrossAttention : Module {
   RMSNorm norm;
   SwiGLU ffn;
   Tensor key, value;  // [N, d_s, D]
+  bool recompute_events;
 
   CrossAttention(const CrossAttentionOptions& options, Rng& rng);
 

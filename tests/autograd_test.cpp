@@ -7,6 +7,7 @@
 #include "mixrec/ops/softmax.h"
 #include "mixrec/tests/message_of.h"
 
+#include <algorithm>
 #include <doctest/doctest.h>
 #include <string>
 
@@ -84,6 +85,34 @@ TEST_CASE("autograd: checkpoint gives the same bits, parameters included") {
   checkpoint(f, {x}).backward(ones({3}, f64));
   CHECK(x.grad().to_vector<double>() == dx);
   CHECK(w.grad().to_vector<double>() == dw);
+}
+
+TEST_CASE("autograd: checkpoint_rows goes through the rows in blocks") {
+  Tensor x = Tensor::from({.1, .2, .3, .4, .5, .6, .7, .8, .9, 1.}, {5, 2}).requires_grad(), w = leaf({2, 3});
+  const Tensor upstream = Tensor::from({1., 2., 3., 4., 5., 6., 7., 8., 9., 10.}, {5, 2});
+  int64_t most = 0;
+  const auto f = [&](const Tensor& rows) {
+    most = std::max(most, rows.dim(0));
+    return softmax(rows * w) * w;
+  };
+  const Tensor y = f(x);
+  y.backward(upstream);
+  const auto values = y.to_vector<double>(), dx = x.grad().to_vector<double>(),
+             dw = w.grad().to_vector<double>();
+  for (const int64_t rows : {1, 2, 3, 5, 8}) {
+    CAPTURE(rows);
+    x.zero_grad(), w.zero_grad(), most = 0;
+    const Tensor again = checkpoint_rows(f, x, rows);
+    again.backward(upstream);
+    CHECK(most == std::min<int64_t>(rows, 5));
+    CHECK(again.to_vector<double>() == values);
+    CHECK(x.grad().to_vector<double>() == dx);
+    const auto summed = w.grad().to_vector<double>();
+    for (size_t i = 0; i < dw.size(); ++i) CHECK(summed[i] == doctest::Approx(dw[i]).epsilon(1e-14));
+  }
+  const NoGrad off;
+  CHECK(checkpoint_rows(f, x, 2).to_vector<double>() == values);
+  CHECK(checkpoint_rows(f, x.narrow(0, 0, 0), 2).shape() == Shape{0, 2});
 }
 
 TEST_CASE("gradcheck: finds a wrong gradient and says where") {

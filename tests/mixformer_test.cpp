@@ -140,7 +140,7 @@ void check_losses(const std::vector<double>& got, const Tensor& expected) {
 
 TEST_CASE("MixFormer: logits, loss and every gradient are those of the PyTorch script") {
   for (const bool pooled : {false, true}) {
-    for (const char* recompute : {"none", "block"}) {
+    for (const char* recompute : {"none", "ffn", "block"}) {
       CAPTURE(pooled);
       CAPTURE(recompute);
       const Golden golden(pooled ? "mixformer_pooled" : "mixformer");

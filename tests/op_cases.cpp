@@ -50,6 +50,13 @@ void add_view_cases(std::vector<OpCase>& cases) {
                    [](const Inputs& in) {
                      return checkpoint([](const Inputs& x) { return softmax(x[0] * x[1]) * x[0]; }, in);
                    }});
+  cases.push_back({"checkpoint_rows", "softmax of squares",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {7, 5})};
+                   },
+                   [](const Inputs& in) {
+                     return checkpoint_rows([](const Tensor& x) { return softmax(x * x) * x; }, in[0], 3);
+                   }});
 }
 
 void add_softmax_cases(std::vector<OpCase>& cases) {
