@@ -108,19 +108,20 @@ MixFormer::MixFormer(const FeatureSet& spec, const MixFormerOptions& options, Rn
 }
 
 Tensor MixFormer::input(const RequestBatch& batch, const std::vector<Tensor>& events, Pass& pass) const {
-  std::vector<Tensor> user{embedding_.requests(batch)};
+  std::vector<Tensor> user{embedding_.requests(batch, pass.compute)};
   for (size_t h = 0; options_.pooled_history && h < events.size(); ++h) {
     user.push_back(segment_mean(events[h], batch.histories[h].offsets));
   }
   const Tensor repeated = expand_by_request(concat(user, 1), batch.offsets);
-  const Tensor e = dropout_.forward(concat({repeated, embedding_.candidates(batch)}, 1), pass);
+  const Tensor e = dropout_.forward(concat({repeated, embedding_.candidates(batch, pass.compute)}, 1), pass);
   const int64_t heads = options_.heads, slice = input_.weight.dim(1);
   return input_.forward(pad_last(e, heads * slice - e.dim(1)).reshape({batch.candidates, heads, slice}));
 }
 
 Tensor MixFormer::forward(const RequestBatch& batch, Pass& pass) const {
   std::vector<Tensor> events;
-  for (size_t h = 0; h < event_projections_.size(); ++h) events.push_back(embedding_.events(batch, h));
+  for (size_t h = 0; h < event_projections_.size(); ++h)
+    events.push_back(embedding_.events(batch, h, pass.compute));
   Tensor x = input(batch, events, pass);
   pass.tap("input", x);
   const Tensor s = events.empty() ? Tensor() : event_projections_[0].forward(events[0]);

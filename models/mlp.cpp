@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/request.h"
@@ -32,12 +33,12 @@ MlpModel::MlpModel(const FeatureSet& spec, const MlpModelOptions& options, Rng& 
       mlp_(mlp_sizes(spec, embedding_, options), rng) {}
 
 Tensor MlpModel::forward(const RequestBatch& batch, Pass& pass) const {
-  std::vector<Tensor> user{embedding_.requests(batch)};
+  std::vector<Tensor> user{embedding_.requests(batch, pass.compute)};
   for (size_t h = 0; options_.pooled_history && h < embedding_.histories(); ++h) {
-    user.push_back(segment_mean(embedding_.events(batch, h), batch.histories[h].offsets));
+    user.push_back(segment_mean(embedding_.events(batch, h, pass.compute), batch.histories[h].offsets));
   }
-  const Tensor e =
-      concat({expand_by_request(concat(user, 1), batch.offsets), embedding_.candidates(batch)}, 1);
+  const Tensor e = concat(
+      {expand_by_request(concat(user, 1), batch.offsets), embedding_.candidates(batch, pass.compute)}, 1);
   return mlp_.forward(dropout_.forward(e, pass));
 }
 
@@ -52,12 +53,12 @@ LogisticRegression::LogisticRegression(const FeatureSet& spec, const LogisticReg
       embedding_(linear_spec(spec), rng, {.table_deviation = 1e-4}),
       bias_(constant_parameter({tasks_}, 0)) {}
 
-Tensor LogisticRegression::forward(const RequestBatch& batch, Pass&) const {
+Tensor LogisticRegression::forward(const RequestBatch& batch, Pass& pass) const {
   const auto total = [&](const Tensor& e) {
-    return sum(e.reshape({e.dim(0), e.dim(1) / tasks_, tasks_}), 1);
+    return cast(sum(e.reshape({e.dim(0), e.dim(1) / tasks_, tasks_}), 1), bias_.dtype());
   };
-  return expand_by_request(total(embedding_.requests(batch)), batch.offsets) +
-         total(embedding_.candidates(batch)) + bias_;
+  return expand_by_request(total(embedding_.requests(batch, pass.compute)), batch.offsets) +
+         total(embedding_.candidates(batch, pass.compute)) + bias_;
 }
 
 }  // namespace mixrec

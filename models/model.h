@@ -3,7 +3,7 @@
 //
 // A model is any struct with
 //
-//   Tensor forward(const RequestBatch& batch, Pass& pass);   // logits [C, tasks]
+//   Tensor forward(const RequestBatch& batch, Pass& pass);   // logits [C, tasks], on the batch's device
 //   void visit(Visitor& v);
 //
 // and, optionally, `double forward_flops(const RequestBatch&) const` for progress reports.

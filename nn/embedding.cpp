@@ -59,43 +59,44 @@ size_t FeatureEmbedding::tensor_of(const FeatureSpec& feature, Rng& rng, double 
 }
 
 Tensor FeatureEmbedding::embed(const Concatenation& what, const std::vector<FeatureColumn>& columns,
-                               int64_t rows) const {
+                               int64_t rows, DType compute) const {
+  if (!tensors_.empty() && tensors_[0].value.dtype() == f64) compute = f64;
   std::vector<Tensor> parts;
   for (const Column& column : what.columns) {
     const FeatureColumn& cells = columns[column.source];
     const Tensor& tensor = tensors_[column.tensor].value;
     switch (column.kind) {
       case FeatureKind::categorical:
-        parts.push_back(embedding(tensor, cells.ids));
+        parts.push_back(cast(embedding(tensor, cells.ids), compute));
         break;
       case FeatureKind::list:
-        parts.push_back(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean));
+        parts.push_back(cast(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean), compute));
         break;
       case FeatureKind::numeric:
-        parts.push_back(cast(cells.values, tensor.dtype()).reshape({rows, 1}) * tensor);
+        parts.push_back(cast(cast(cells.values, tensor.dtype()).reshape({rows, 1}) * tensor, compute));
         break;
     }
   }
-  if (parts.empty()) return empty({rows, 0}, tensors_.empty() ? f32 : tensors_[0].value.dtype());
+  if (parts.empty()) return empty({rows, 0}, compute, tensors_.empty() ? kCpu : tensors_[0].value.device());
   return concat(parts, 1);
 }
 
-Tensor FeatureEmbedding::requests(const RequestBatch& batch) const {
-  return embed(requests_, batch.features, batch.requests);
+Tensor FeatureEmbedding::requests(const RequestBatch& batch, DType compute) const {
+  return embed(requests_, batch.features, batch.requests, compute);
 }
 
-Tensor FeatureEmbedding::candidates(const RequestBatch& batch) const {
-  return embed(candidates_, batch.features, batch.candidates);
+Tensor FeatureEmbedding::candidates(const RequestBatch& batch, DType compute) const {
+  return embed(candidates_, batch.features, batch.candidates, compute);
 }
 
-Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history) const {
+Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history, DType compute) const {
   const std::vector<FeatureColumn>& columns = batch.histories[history].columns;
   const Column& first = histories_[history].columns.at(0);
   const FeatureColumn& cells = columns[first.source];
   const int64_t rows = first.kind == FeatureKind::list      ? cells.offsets.dim(0) - 1
                        : first.kind == FeatureKind::numeric ? cells.values.dim(0)
                                                             : cells.ids.dim(0);
-  return embed(histories_[history], columns, rows);
+  return embed(histories_[history], columns, rows, compute);
 }
 
 void FeatureEmbedding::visit(Visitor& v) {

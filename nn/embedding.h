@@ -30,13 +30,17 @@ struct FeatureEmbeddingOptions {
 
 // The feature layer of every ranking model: one table per feature, shared where the schema says so, and the
 // concatenation of a row's embeddings (MixFormer eq 1).  A categorical feature is a table row, a list the
-// mean of its rows, a numeric one x · v with a learned vector v.
+// mean of its rows, a numeric one x · v with a learned vector v.  Tables are f32; what they give is in the
+// dtype `compute` of the pass (f64 where the tables are).
 struct FeatureEmbedding : Module {
   FeatureEmbedding(const FeatureSet& spec, Rng& rng, const FeatureEmbeddingOptions& options = {});
 
-  Tensor requests(const RequestBatch& batch) const;    // request-scope features: [R, request_width()]
-  Tensor candidates(const RequestBatch& batch) const;  // candidate-scope features: [C, candidate_width()]
-  Tensor events(const RequestBatch& batch, size_t history) const;  // [events, event_width(history)]
+  // Request-scope features: [R, request_width()].
+  Tensor requests(const RequestBatch& batch, DType compute = f32) const;
+  // Candidate-scope features: [C, candidate_width()].
+  Tensor candidates(const RequestBatch& batch, DType compute = f32) const;
+  // [events, event_width(history)]
+  Tensor events(const RequestBatch& batch, size_t history, DType compute = f32) const;
 
   int64_t request_width() const { return requests_.width; }
   int64_t candidate_width() const { return candidates_.width; }
@@ -65,7 +69,8 @@ struct FeatureEmbedding : Module {
 
   void add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng, double deviation);
   size_t tensor_of(const FeatureSpec& feature, Rng& rng, double deviation);
-  Tensor embed(const Concatenation& what, const std::vector<FeatureColumn>& columns, int64_t rows) const;
+  Tensor embed(const Concatenation& what, const std::vector<FeatureColumn>& columns, int64_t rows,
+               DType compute) const;
 
   std::vector<Named> tensors_;
   Concatenation requests_, candidates_;

@@ -1,6 +1,7 @@
 #include "mixrec/nn/mlp.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
 #include "mixrec/ops/pointwise.h"
 
@@ -12,9 +13,9 @@ MLP::MLP(const std::vector<int64_t>& sizes, Rng& rng) {
 }
 
 Tensor MLP::forward(const Tensor& x) const {
-  Tensor y = layers[0].forward(x);
-  for (size_t i = 1; i < layers.size(); ++i) y = layers[i].forward(silu(y));
-  return y;
+  Tensor y = x;
+  for (size_t i = 0; i + 1 < layers.size(); ++i) y = silu(layers[i].forward(y));
+  return layers.back().forward(y.dtype() == bf16 ? cast(y, f32) : y);
 }
 
 Tensor Dropout::forward(const Tensor& x, Pass& pass) const {

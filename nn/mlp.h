@@ -6,7 +6,8 @@
 
 namespace mixrec {
 
-// Linear, SiLU, ..., Linear: the last layer has no activation.  sizes {in, hidden..., out}.
+// Linear, SiLU, ..., Linear: the last layer has no activation.  sizes {in, hidden..., out}.  The last layer of
+// a bf16 input is computed in f32, and so is what comes out: logits are not rounded to eight bits.
 struct MLP : Module {
   std::vector<Linear> layers;
 

@@ -28,6 +28,18 @@ void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*
   }
 }
 
+void to_device(const std::vector<Parameter>& parameters, Device device) {
+  for (const Parameter& p : parameters) {
+    if (p.value.device() == device) continue;
+    Tensor(p.value).zero_grad();
+    p.value.rebind(p.value.to(device));
+  }
+}
+
+Device device_of(const std::vector<Parameter>& parameters) {
+  return parameters.empty() ? kCpu : parameters[0].value.device();
+}
+
 int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen) {
   int count = 0;
   for (const Parameter& p : parameters) {

@@ -7,7 +7,7 @@
 //     void visit(Visitor& v) { v.module("hidden", hidden), v.module("out", out); }
 //   };
 //
-// visit() alone serves parameters, checkpoints, dtype moves, freezing and the summary.  There is no
+// visit() alone serves parameters, checkpoints, moves of dtype and device, freezing and the summary.  There is no
 // registration and no base class with virtual functions; forward() takes and returns what the module needs.
 #pragma once
 
@@ -93,6 +93,17 @@ void to_dtype(M& model, DType dtype) {
   model.visit(visitor);
   convert(found, slots, dtype);
 }
+
+// Moves every tensor to `device`; gradients are forgotten.  Handles to the tensors stay valid.  Make the
+// optimiser afterwards: its state lies beside the parameters.
+void to_device(const std::vector<Parameter>& parameters, Device device);
+
+template <class M>
+requires requires(M& model, Visitor& visitor) { model.visit(visitor); }
+void to_device(M& model, Device device) { to_device(parameters(model), device); }
+
+// Where a model computes: the device of its first tensor; the host when it has none.
+Device device_of(const std::vector<Parameter>& parameters);
 
 // Stops (or resumes) training of all parameters whose names match (matches_pattern); returns how many did.
 int freeze(const std::vector<Parameter>& parameters, std::string_view pattern, bool frozen = true);

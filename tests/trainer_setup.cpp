@@ -81,6 +81,7 @@ Config small_config(const std::string& data) {
   config.train.checkpoint_every = 3;
   config.train.clip_norm = 1;
   config.train.ema = 0.8;
+  config.train.device = "cpu";  // the models of these tests look into the memory of their tensors
   config.optimizer = {.name = "adamw", .lr = 0.01};
   config.table_optimizer = {.name = "lazy_adam", .lr = 0.05};
   config.schedule.name = "cosine";

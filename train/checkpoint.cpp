@@ -28,8 +28,7 @@ const char* stored_name(DType dtype) {
 }
 
 TensorHeader header_of(const NamedTensor& tensor) {
-  MR_CHECK(tensor.value.is_contiguous() && tensor.value.device().is_cpu(), tensor.name,
-           " is not dense in host memory");
+  MR_CHECK(tensor.value.is_contiguous(), tensor.name, " is not dense");
   TensorHeader header{tensor.name, stored_name(tensor.value.dtype()), {}};
   for (int i = 0; i < tensor.value.ndim(); ++i) header.shape.push_back(tensor.value.dim(i));
   return header;
@@ -56,17 +55,28 @@ void check_same_tensors(const SafetensorsFile& file, std::span<const NamedTensor
 }  // namespace
 
 void save_tensors(const std::string& path, std::span<const NamedTensor> tensors, const Scalars& scalars) {
-  std::vector<TensorToWrite> all;
-  for (const NamedTensor& tensor : tensors) all.push_back({header_of(tensor), tensor.value.raw_data()});
-  write_safetensors(path, all, scalars);
+  std::vector<TensorHeader> headers;
+  for (const NamedTensor& tensor : tensors) headers.push_back(header_of(tensor));
+  Tensor
+      host;  // one at a time comes over from a device: tables may be larger than what the host has to spare
+  write_safetensors(
+      path, headers,
+      [&](size_t i) {
+        host = tensors[i].value.to(kCpu);
+        return host.raw_data();
+      },
+      scalars);
 }
 
 Scalars load_tensors(const std::string& path, std::span<const NamedTensor> tensors) {
   const SafetensorsFile file(path);
   check_same_tensors(file, tensors);
   for (const NamedTensor& tensor : tensors) {
-    file.read(header_of(tensor), tensor.value.raw_data());
-    tensor.value.bump_version();
+    const bool on_host = tensor.value.device().is_cpu();
+    const Tensor host = on_host ? tensor.value : empty(tensor.value.shape(), tensor.value.dtype());
+    file.read(header_of(tensor), host.raw_data());
+    host.bump_version();
+    if (!on_host) Tensor(tensor.value).copy_from(host);
   }
   return file.metadata();
 }

@@ -1,4 +1,5 @@
-// Named tensors and scalars in one safetensors file, written all or nothing and read back exactly.
+// Named tensors and scalars in one safetensors file, written all or nothing and read back exactly.  Tensors may
+// be on any device; the file does not say on which.
 #pragma once
 
 #include "mixrec/core/parameter.h"

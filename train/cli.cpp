@@ -2,6 +2,7 @@
 
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
+#include "mixrec/train/device_choice.h"
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -37,6 +38,15 @@ Keys of a configuration, with their defaults:
 )" + describe_config();
 }
 
+void add_device(CLI::App& app, std::string& device, std::string& precision, const std::string& otherwise) {
+  app.add_option("--device", device, "auto, cpu, cuda or cuda:N; default: " + otherwise)
+      ->check([](const std::string& name) {
+        return name == "auto" || parse_device(name) ? "" : "known are auto, cpu, cuda and cuda:N";
+      });
+  app.add_option("--precision", precision, "of activations; default: " + otherwise)
+      ->check(CLI::IsMember({"f32", "bf16"}));
+}
+
 void add_train(CLI::App& app, TrainArguments& to) {
   app.add_option("--config", to.config, "configuration file (JSON)")->check(CLI::ExistingFile);
   app.add_option("--data", to.data, "folder of the data set");
@@ -46,6 +56,7 @@ void add_train(CLI::App& app, TrainArguments& to) {
   app.add_option("--seed", to.seed, "of weights, order and dropout")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
       ->check(CLI::PositiveNumber);
+  add_device(app, to.device, to.precision, "the configuration's");
   app.add_flag("--resume", to.resume, "continue the run in --out from its newest checkpoint");
   app.add_flag("--quiet", to.quiet, "no progress");
   app.footer(train_help());
@@ -62,6 +73,7 @@ void add_run(CLI::App& app, RunArguments& to) {
   app.add_option("--split", to.split, "rows to look at")
       ->check(CLI::IsMember({"train", "validation", "test", "refit"}))
       ->capture_default_str();
+  add_device(app, to.device, to.precision, "the run's");
 }
 
 void add_simulate(CLI::App& app, SimulateOptions& to) {

@@ -6,6 +6,7 @@
 #include "mixrec/models/list.h"
 #include "mixrec/train/atomic_file.h"
 #include "mixrec/train/checkpoint.h"
+#include "mixrec/train/device_choice.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"
 #include "mixrec/train/open_data.h"
@@ -50,6 +51,8 @@ Config resolve_config(const TrainArguments& arguments) {
   std::vector<std::string> sets = arguments.sets;
   if (arguments.seed >= 0) sets.push_back("train.seed=" + std::to_string(arguments.seed));
   if (arguments.threads > 0) sets.push_back("train.threads=" + std::to_string(arguments.threads));
+  if (!arguments.device.empty()) sets.push_back("train.device=" + arguments.device);
+  if (!arguments.precision.empty()) sets.push_back("train.precision=" + arguments.precision);
   std::string file = arguments.config;
   if (file.empty() && arguments.resume) file = RunFolder::resume(arguments.out).config_path();
   Config config = load_config(file, sets);
@@ -77,12 +80,17 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   const RunFolder folder = RunFolder::resume(arguments.run);
   MR_CHECK(fs::exists(folder.best_path()), arguments.run, " holds no best.safetensors yet: the run has ",
            "not evaluated its first step; continue it with mixrec train --out ", arguments.run, " --resume");
-  Config config = load_config(folder.config_path(), {});
+  std::vector<std::string> sets;
+  if (!arguments.device.empty()) sets.push_back("train.device=" + arguments.device);
+  if (!arguments.precision.empty()) sets.push_back("train.precision=" + arguments.precision);
+  Config config = load_config(folder.config_path(), sets);
+  const Device device = choose_device(config.train.device);
   if (!arguments.data.empty()) config.data.path = fs::absolute(arguments.data);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
   Dataset data = open_data(config.data, say);
   auto model = build_model(config, data, own_models);
   const Scalars scalars = load_tensors(folder.best_path(), named_tensors(model->parameters()));
+  to_device(model->parameters(), device);
   const auto trained_on = scalars.find("trained_on");
   EvaluateOptions options;
   options.trained_on = trained_on != scalars.end() && trained_on->second == "whole_period"
@@ -91,6 +99,7 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   options.batch_size = 4 * config.data.batch_size;
   options.max_events = 4 * config.data.max_events;
   options.workers = static_cast<int>(config.data.workers);
+  options.compute = choose_precision(config.train.precision);
   return {std::move(config), std::move(data), std::move(model), options};
 }
 
@@ -113,6 +122,7 @@ int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& ow
   }
   // Before the data is read, which may take minutes the first time.
   if (!arguments.resume) RunFolder::check_free(out);
+  choose_device(config.train.device);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
   const auto report = arguments.quiet ? std::function<void(const std::string&)>() : say;
   const Dataset data = open_data(config.data, report);

@@ -18,6 +18,7 @@ struct TrainArguments {
   std::vector<std::string> sets;  // "a.b=value"
   int64_t seed = -1;              // over train.seed
   int64_t threads = -1;           // over train.threads
+  std::string device, precision;  // over train.device, train.precision
   bool resume = false;
   bool quiet = false;
 };
@@ -26,7 +27,8 @@ struct RunArguments {
   std::string run;   // folder of a finished or interrupted run
   std::string data;  // another data folder than the run's
   std::string split = "test";
-  std::string out;  // predict: CSV file
+  std::string out;                // predict: CSV file
+  std::string device, precision;  // over those of the run
 };
 
 struct DataArguments {

@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/train/atomic_file.h"
+#include "mixrec/train/device_choice.h"
 
 #include <algorithm>
 #include <cmath>
@@ -49,6 +50,8 @@ void visit_fields(TrainConfig& c, V& v) {
   v("clip_norm", c.clip_norm, "global gradient norm at most; 0 = no clipping");
   v("ema", c.ema, "decay of averaged weights, which are then evaluated and kept; 0 = none");
   v("threads", c.threads, "0 = OMP_NUM_THREADS or all cores");
+  v("device", c.device, "auto | cpu | cuda | cuda:N (also --device); auto = a card where there is one");
+  v("precision", c.precision, "f32 | bf16 (also --precision): what activations are computed in");
 }
 
 template <class V>
@@ -328,6 +331,9 @@ void check_config(const Config& c) {
   check_range("data.workers", static_cast<double>(c.data.workers), 0, 256);
   check_one_of("train.select_by", c.train.select_by, {"auc", "uauc", "log_loss"});
   check_one_of("train.refit_for", c.train.refit_for, {"steps", "passes"});
+  if (!parse_device(c.train.device))
+    check_one_of("train.device", c.train.device, {"auto", "cpu", "cuda", "cuda:N"});
+  check_one_of("train.precision", c.train.precision, {"f32", "bf16"});
   for (const auto& [key, value] : {std::pair{"train.seed", c.train.seed},
                                    {"train.epochs", c.train.epochs},
                                    {"train.max_steps", c.train.max_steps},

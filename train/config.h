@@ -50,10 +50,12 @@ struct TrainConfig {
   int64_t eval_every = 0;           // steps between evaluations; 0 = at the end of each epoch
   int64_t log_every = 100;
   int64_t checkpoint_every = 1000;
-  int64_t accumulate = 1;  // batches in one optimiser step
-  double clip_norm = 0;    // global gradient norm; 0 = no clipping
-  double ema = 0;          // decay of the averaged weights that are evaluated and kept; 0 = none
-  int64_t threads = 0;     // 0 = what OpenMP takes
+  int64_t accumulate = 1;         // batches in one optimiser step
+  double clip_norm = 0;           // global gradient norm; 0 = no clipping
+  double ema = 0;                 // decay of the averaged weights that are evaluated and kept; 0 = none
+  int64_t threads = 0;            // 0 = what OpenMP takes
+  std::string device = "auto";    // auto | cpu | cuda | cuda:N; see device_choice.h
+  std::string precision = "f32";  // f32 | bf16: what activations are computed in
 };
 
 struct Config {

@@ -2,7 +2,7 @@
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"
-#include "mixrec/data/loader.h"
+#include "mixrec/data/prefetcher.h"
 
 #include <cmath>
 
@@ -21,15 +21,17 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                  .shuffle = Shuffle::none,
                  .workers = options.workers,
                  .trained_on = options.trained_on});
-  while (const auto batch = loader.next()) {
+  Prefetcher batches(std::move(loader), device_of(model.parameters()));
+  while (const auto batch = batches.next()) {
     Pass pass;
-    const Tensor logits = model.forward(*batch, pass);
-    const Shape expected{batch->candidates, static_cast<int64_t>(tasks.size())};
+    pass.compute = options.compute;
+    const Tensor logits = model.forward(batch->placed, pass);
+    const Shape expected{batch->host.candidates, static_cast<int64_t>(tasks.size())};
     MR_CHECK(logits.shape() == expected, "the model's logits are ", logits.shape(), ", expected ", expected,
              " for [candidates, tasks]");
     std::vector<float> values = logits.to_vector();
     for (size_t i = 0; i < values.size(); ++i) values[i] += shift[i % shift.size()];
-    f(*batch, values);
+    f(batch->host, values);
   }
 }
 

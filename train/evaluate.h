@@ -19,9 +19,11 @@ struct EvaluateOptions {
   int64_t batch_size = 2048;  // candidates
   int64_t max_events = 0;     // history events in one batch at most; 0 = no cap
   int workers = 1;            // threads that assemble batches
+  DType compute = f32;        // see Pass
 };
 
-// Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.
+// Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.  The
+// model computes where its parameters are; f is given the host's copy of the batch.
 // Where a task trains on a share w of its negatives, logits are corrected to the rate of the whole log:
 //   p = p' / (p' + (1 - p') / w),  which is logit' + log w
 void for_each_prediction(RankingModel& model, const Dataset& data, Split split,

@@ -5,7 +5,8 @@
 //   MixFormer model(data.spec(), {.layers = 2}, rng);
 //   FitResult result = fit(model, data, {.config = {.train = {.epochs = 2}}, .out = "runs/first"});
 //
-// `model` is any struct as in models/model.h.  Afterwards it holds the weights that were chosen.
+// `model` is any struct as in models/model.h.  It is moved to the device of the run (train.device) and
+// afterwards holds the weights that were chosen, there.
 //
 // One step: the gradient of
 //
@@ -17,7 +18,7 @@
 // included, for the chosen length.  Test rows are looked at once, at the end.
 //
 // A run is a function of its configuration: threads, timing, interruptions and resumes do not change one bit
-// of it (max_minutes apart).
+// of it (max_minutes apart).  On a card the host works ahead and learns how steps went every log_every steps.
 #pragma once
 
 #include "mixrec/data/dataset.h"

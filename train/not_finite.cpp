@@ -64,6 +64,7 @@ std::optional<Found> in_weights(RankingModel& model) {
 std::optional<Found> in_forward(RankingModel& model, const RequestBatch& batch, Pass& pass,
                                 std::optional<int64_t>& bad_logit) {
   const NoGrad no_grad;
+  const RequestBatch placed = batch.to(device_of(model.parameters()));
   std::optional<Found> found;
   std::string last_tap;
   const auto look = [&](const std::string& name, const Tensor& x) {
@@ -76,7 +77,7 @@ std::optional<Found> in_forward(RankingModel& model, const RequestBatch& batch, 
   pass.listener = [&](const std::string& name, const Tensor& x) { look(name, x), last_tap = name; };
   const autograd::OutputWatch watch(
       [&](const char* op, const Tensor& y) { look("the output of " + std::string(op), y); });
-  const Tensor logits = model.forward(batch, pass);
+  const Tensor logits = model.forward(placed, pass);
   look("the logits", logits);
   bad_logit = bad_row(logits);
   return found;
@@ -91,9 +92,7 @@ std::string first_not_finite(RankingModel& model, const FeatureSet& spec, const 
   if (!found) found = in_weights(model);
   const std::optional<Found> computed = in_forward(model, batch, pass, bad_logit);
   if (!found) found = computed;
-  if (!found)
-    return concat_message("its forward pass is finite, in a batch of ", batch.candidates,
-                          " rows that begins at row ", batch.row.at(0), " of the data set");
+  if (!found) return "";
   const int64_t candidate = found->candidate.value_or(bad_logit.value_or(0));
   return concat_message("the first tensor that is not is ", found->where, ", at row ",
                         batch.row.at(static_cast<size_t>(candidate)), " of the data set");

@@ -121,15 +121,24 @@ int64_t TensorHeader::bytes() const {
 
 void write_safetensors(const std::string& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorHeader> headers;
+  for (const TensorToWrite& tensor : tensors) headers.push_back(tensor.header);
+  write_safetensors(
+      path, headers, [&](size_t i) { return tensors[i].data; }, metadata);
+}
+
+void write_safetensors(const std::string& path, std::span<const TensorHeader> headers,
+                       const std::function<const void*(size_t)>& values,
+                       const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t end = 0;
-  for (const auto& tensor : tensors) {
-    const auto& [name, dtype, shape] = tensor.header;
+  for (const TensorHeader& tensor : headers) {
+    const auto& [name, dtype, shape] = tensor;
     MR_CHECK(name != "__metadata__" && !header.contains(name), "two tensors to write to ", path,
              " are named ", name);
     const uint64_t begin = end;
-    end += static_cast<uint64_t>(tensor.header.bytes());
+    end += static_cast<uint64_t>(tensor.bytes());
     header[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {begin, end}}};
   }
   std::string text = header.is_null() ? "{}" : header.dump();
@@ -140,7 +149,7 @@ void write_safetensors(const std::string& path, std::span<const TensorToWrite> t
   const uint64_t header_bytes = text.size();
   file.write(&header_bytes, sizeof header_bytes);
   file.write(text);
-  for (const auto& tensor : tensors) file.write(tensor.data, static_cast<size_t>(tensor.header.bytes()));
+  for (size_t i = 0; i < headers.size(); ++i) file.write(values(i), static_cast<size_t>(headers[i].bytes()));
   file.commit();
 }
 

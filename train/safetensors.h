@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -33,6 +34,11 @@ struct TensorToWrite {
 
 // Writes all or nothing (see AtomicFile), straight from the tensors' memory.  Names must be distinct.
 void write_safetensors(const std::string& path, std::span<const TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+// The same with values that are asked for one tensor at a time: values(i) must stay until the next call.
+void write_safetensors(const std::string& path, std::span<const TensorHeader> headers,
+                       const std::function<const void*(size_t)>& values,
                        const std::map<std::string, std::string>& metadata = {});
 
 // An open file whose header was checked against its size: offsets in bounds, no overlap, no hole, no trailing

@@ -1,7 +1,10 @@
 #include "mixrec/train/trainer.h"
 
 #include "mixrec/autograd/record.h"
+#include "mixrec/core/copy.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/train/not_finite.h"
@@ -20,44 +23,53 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 // Σ_row w of every task, over all batches of one step.
-std::vector<double> weight_sums(std::span<const RequestBatch> group, size_t tasks) {
+std::vector<double> weight_sums(std::span<const PlacedBatch> group, size_t tasks) {
   std::vector<double> sums(tasks);
-  for (const RequestBatch& batch : group) {
-    const auto* weight = batch.weights.data<const float>();
-    for (int64_t i = 0; i < batch.weights.numel(); ++i) sums[static_cast<size_t>(i) % tasks] += weight[i];
+  for (const PlacedBatch& batch : group) {
+    const Tensor& weights = batch.host.weights;
+    const auto* weight = weights.data<const float>();
+    for (int64_t i = 0; i < weights.numel(); ++i) sums[static_cast<size_t>(i) % tasks] += weight[i];
   }
   return sums;
 }
 
 }  // namespace
 
-void Trainer::train(Split split) {
-  Loader loader(data_, split,
-                {.batch_size = options_.config.data.batch_size,
-                 .event_cap = options_.config.data.max_events,
-                 .shuffle = options_.config.data.shuffle == "rows" ? Shuffle::rows : Shuffle::requests,
+Loader Trainer::make_loader(Split split, int workers) const {
+  const DataConfig& data = options_.config.data;
+  return Loader(data_, split,
+                {.batch_size = data.batch_size,
+                 .event_cap = data.max_events,
+                 .shuffle = data.shuffle == "rows" ? Shuffle::rows : Shuffle::requests,
                  .seed = derive_seed(static_cast<uint64_t>(config_.seed), "order of rows"),
-                 .workers = static_cast<int>(options_.config.data.workers)});
-  set_lengths(loader);
-  loader.start(state_.epoch, state_.batch);
+                 .workers = workers});
+}
+
+void Trainer::train(Split split) {
+  Prefetcher batches(make_loader(split, static_cast<int>(options_.config.data.workers)), device_);
+  set_lengths(batches);
+  batches.start(state_.epoch, state_.batch);
   while (!reached_end() && StopSignals::received() == 0) {
     const auto start = Clock::now();
-    const StepOutcome outcome = step(loader);
+    step(batches);
     state_.train_seconds += seconds_since(start);
+    const bool log = config_.log_every > 0 && state_.step % config_.log_every == 0;
+    if (log || device_.is_cpu()) settle();
     progress_.update({.step = state_.step,
                       .total_steps = total_steps_,
                       .epoch = state_.epoch,
-                      .loss = outcome.loss,
+                      .loss = shown_loss_,
                       .samples = session_samples_,
                       .flops = session_flops_},
                      config_.log_every);
-    log_step(outcome);
+    if (log) log_step();
     const bool epoch_ended = state_.batch == 0;
     const bool due = config_.eval_every > 0 ? state_.step % config_.eval_every == 0 : epoch_ended;
     if (selects() && (due || reached_end())) validate();
     if (config_.checkpoint_every > 0 && state_.step % config_.checkpoint_every == 0) save();
-    if (epoch_ended && !reached_end()) loader.start(state_.epoch);
+    if (epoch_ended && !reached_end()) batches.start(state_.epoch);
   }
+  settle();
 }
 
 bool Trainer::reached_end() const {
@@ -67,10 +79,10 @@ bool Trainer::reached_end() const {
          (config_.max_minutes > 0 && state_.train_seconds > 60 * config_.max_minutes);
 }
 
-void Trainer::set_lengths(Loader& loader) {
+void Trainer::set_lengths(Prefetcher& batches) {
   // Batches of the first epoch stand for all: under an event cap their number varies a little.
-  loader.start(0);
-  const int64_t an_epoch = (loader.batches() + config_.accumulate - 1) / config_.accumulate;
+  batches.start(0);
+  const int64_t an_epoch = (batches.batches() + config_.accumulate - 1) / config_.accumulate;
   if (choosing()) {
     const int64_t all = an_epoch * config_.epochs;
     total_steps_ = config_.max_steps > 0 ? std::min(config_.max_steps, all) : all;
@@ -82,88 +94,112 @@ void Trainer::set_lengths(Loader& loader) {
   if (schedule_.total_steps == 0) schedule_.total_steps = state_.schedule_steps;
 }
 
-std::vector<RequestBatch> Trainer::next_group(Loader& loader) {
-  std::vector<RequestBatch> group;
+std::vector<PlacedBatch> Trainer::next_group(Prefetcher& batches) {
+  std::vector<PlacedBatch> group;
   while (static_cast<int64_t>(group.size()) < config_.accumulate) {
-    auto batch = loader.next();
+    auto batch = batches.next();
     if (!batch) break;
     group.push_back(std::move(*batch));
   }
-  const bool epoch_ends = loader.position().batch == loader.batches();
-  state_.epoch = loader.position().epoch + (epoch_ends ? 1 : 0);
-  state_.batch = epoch_ends ? 0 : loader.position().batch;
   return group;
 }
 
-Trainer::StepOutcome Trainer::step(Loader& loader) {
-  const std::vector<RequestBatch> group = next_group(loader);
+void Trainer::step(Prefetcher& batches) {
+  queued_.push_back({batches.position(), pass_.rng});
+  const std::vector<PlacedBatch> group = next_group(batches);
   const std::vector<double> normalisers = weight_sums(group, data_.spec().tasks.size());
-  StepOutcome outcome;
-  for (const RequestBatch& batch : group) {
-    outcome.loss += forward_backward(batch, normalisers, 1.0 / static_cast<double>(group.size()));
-    outcome.samples += batch.candidates;
+  Tensor loss;
+  for (const PlacedBatch& batch : group) {
+    const Tensor part = forward_backward(batch, normalisers, 1.0 / static_cast<double>(group.size()));
+    loss = loss.defined() ? loss + part : part;
+    state_.samples += batch.host.candidates;
+    session_samples_ += batch.host.candidates;
     // The backward costs about two forwards: one product a factor.
-    session_flops_ += 3 * model_.forward_flops(batch);
+    session_flops_ += 3 * model_.forward_flops(batch.host);
   }
-  outcome.lr_factor = learning_rate_factor(schedule_, state_.step);
-  const StepReport report = optimizer_->step({.lr_factor = outcome.lr_factor});
-  if (!report.applied) fail_not_finite(group.back(), pass_.rng, "the gradient of " + report.not_finite);
-  outcome.gradient_norm = report.gradient_norm;
+  lr_factor_ = learning_rate_factor(schedule_, state_.step);
+  report_ = optimizer_->step({.lr_factor = lr_factor_, .loss_is_finite = std::isfinite(loss.item())});
   optimizer_->zero_grad();
-  ++state_.step;
+  add_into(queued_loss_, cast(loss, f64));
+  last_loss_ = loss;
+  const bool epoch_ends = batches.position().batch == batches.batches();
+  state_.epoch = batches.position().epoch + (epoch_ends ? 1 : 0);
+  state_.batch = epoch_ends ? 0 : batches.position().batch;
   state_.rng_offset = pass_.rng.offset();
-  state_.samples += outcome.samples;
-  session_samples_ += outcome.samples;
-  return outcome;
+  ++state_.step;
 }
 
-double Trainer::forward_backward(const RequestBatch& batch, const std::vector<double>& normalisers,
+Tensor Trainer::forward_backward(const PlacedBatch& batch, const std::vector<double>& normalisers,
                                  double share) {
-  const Rng rng = pass_.rng;
-  const Tensor logits = model_.forward(batch, pass_);
-  const Shape expected{batch.candidates, static_cast<int64_t>(normalisers.size())};
+  const RequestBatch& rows = batch.placed;
+  Tensor logits = model_.forward(rows, pass_);
+  const Shape expected{rows.candidates, static_cast<int64_t>(normalisers.size())};
   MR_CHECK(logits.shape() == expected, "the model's logits are ", logits.shape(), ", expected ", expected,
            " for [candidates, tasks]");
-  Tensor loss =
-      sum(bce_with_logits_per_task(logits, batch.labels, batch.weights, normalisers) * task_weights_);
-  for (const Tensor& auxiliary : pass_.losses) loss = loss + auxiliary * share;
+  if (logits.dtype() == bf16) logits = cast(logits, f32);
+  Tensor loss = sum(bce_with_logits_per_task(logits, rows.labels, rows.weights, normalisers) * task_weights_);
+  for (const Tensor& auxiliary : pass_.losses) loss = loss + cast(auxiliary, loss.dtype()) * share;
   pass_.losses.clear();
-  const double value = loss.item();
-  if (!std::isfinite(value)) fail_not_finite(batch, rng, "the loss");
   loss.backward();
-  return value;
+  return loss.detach();
 }
 
-void Trainer::fail_not_finite(const RequestBatch& batch, const Rng& rng, const std::string& what) {
-  optimizer_->zero_grad();
-  Pass replay;
-  replay.training = true;
-  replay.rng = rng;
-  MR_FAIL("step ", state_.step + 1, ": ", what, " is not finite; ",
-          first_not_finite(model_, data_.spec(), batch, replay), "; no weight was changed by this step");
+void Trainer::settle() {
+  if (queued_.empty()) return;
+  const auto start = Clock::now();
+  if (!report_.applied) fail_refused(report_);
+  gradient_norm_ = report_.gradient_norm;
+  shown_loss_ = last_loss_.item();
+  state_.loss_sum += queued_loss_.item();
+  state_.loss_steps += static_cast<int64_t>(queued_.size());
+  queued_loss_.fill(0);
+  queued_.clear();
+  state_.train_seconds += seconds_since(start);
 }
 
-void Trainer::log_step(const StepOutcome& outcome) {
-  state_.loss_sum += outcome.loss;
-  ++state_.loss_steps;
-  if (config_.log_every == 0 || state_.step % config_.log_every != 0) return;
+void Trainer::fail_refused(const StepReport& report) {
+  const std::string what = report.not_finite.empty() ? "the loss" : "the gradient of " + report.not_finite;
+  // Batches are a function of their position: the step is run again from its own.
+  Loader loader = make_loader(choosing() ? Split::train : Split::refit, 0);
+  std::string where, finite;
+  int64_t step = state_.step;
+  for (size_t q = 0; q < queued_.size() && where.empty(); ++q) {
+    step = state_.step - static_cast<int64_t>(queued_.size() - 1 - q);
+    loader.start(queued_[q].begin.epoch, queued_[q].begin.batch);
+    Pass replay;
+    replay.training = true;
+    replay.rng = queued_[q].rng;
+    replay.compute = pass_.compute;
+    for (int64_t k = 0; k < config_.accumulate && where.empty(); ++k) {
+      const auto batch = loader.next();
+      if (!batch) break;
+      where = first_not_finite(model_, data_.spec(), *batch, replay);
+      finite = concat_message("its forward pass is finite, in a batch of ", batch->candidates,
+                              " rows that begins at row ", batch->row.at(0), " of the data set");
+    }
+  }
+  MR_FAIL("step ", step, ": ", what, " is not finite; ", where.empty() ? finite : where,
+          "; no weight was changed by this step");
+}
+
+void Trainer::log_step() {
   const double loss = state_.loss_sum / static_cast<double>(state_.loss_steps);
   state_.loss_sum = 0, state_.loss_steps = 0;
   if (!folder_) return;
   JsonLine line;
   line.add("phase", std::string(choosing() ? "train" : "refit"));
   line.add("step", state_.step).add("epoch", state_.epoch).add("loss", loss);
-  line.add("lr_factor", outcome.lr_factor).add("gradient_norm", outcome.gradient_norm);
+  line.add("lr_factor", lr_factor_).add("gradient_norm", gradient_norm_);
   line.add("samples", state_.samples).add("seconds", state_.train_seconds);
   folder_->log(line.text());
   const std::string tag = choosing() ? "train/" : "refit/";
-  const std::pair<std::string, double> scalars[] = {{tag + "loss", loss},
-                                                    {tag + "gradient_norm", outcome.gradient_norm},
-                                                    {tag + "lr_factor", outcome.lr_factor}};
+  const std::pair<std::string, double> scalars[] = {
+      {tag + "loss", loss}, {tag + "gradient_norm", gradient_norm_}, {tag + "lr_factor", lr_factor_}};
   events_->scalars(state_.step, scalars);
 }
 
 void Trainer::validate() {
+  settle();
   std::optional<AveragedWeights> averaged;
   if (config_.ema > 0) averaged.emplace(*optimizer_);
   const std::vector<TaskSpec>& tasks = data_.spec().tasks;

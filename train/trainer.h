@@ -1,7 +1,7 @@
 // The training loop behind fit(): two phases over one state that can be saved and resumed after any step.
 #pragma once
 
-#include "mixrec/data/loader.h"
+#include "mixrec/data/prefetcher.h"
 #include "mixrec/optim/optimizer.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"
@@ -30,9 +30,10 @@ class Trainer {
  private:
   using Clock = std::chrono::steady_clock;
 
-  struct StepOutcome {
-    double loss = 0, gradient_norm = 0, lr_factor = 0;
-    int64_t samples = 0;
+  // A step that was queued: enough to run it again under checks.
+  struct QueuedStep {
+    LoaderPosition begin;  // its first batch
+    Rng rng;
   };
 
   // Phases.
@@ -42,13 +43,15 @@ class Trainer {
   FitResult finish();
 
   // One step.
-  StepOutcome step(Loader& loader);
-  std::vector<RequestBatch> next_group(Loader& loader);
-  double forward_backward(const RequestBatch& batch, const std::vector<double>& normalisers, double share);
-  [[noreturn]] void fail_not_finite(const RequestBatch& batch, const Rng& rng, const std::string& what);
+  void step(Prefetcher& batches);
+  std::vector<PlacedBatch> next_group(Prefetcher& batches);
+  Tensor forward_backward(const PlacedBatch& batch, const std::vector<double>& normalisers, double share);
 
-  // Around it.
-  void log_step(const StepOutcome& outcome);
+  // Around it.  A device works behind the host, which asks how the steps went only where it must know.
+  void settle();
+  [[noreturn]] void fail_refused(const StepReport& report);
+  Loader make_loader(Split split, int workers) const;
+  void log_step();
   void validate();
   void keep_best();
   void use_final_weights();
@@ -60,7 +63,7 @@ class Trainer {
   bool choosing() const { return phase() == Phase::choosing; }
   bool selects() const { return choosing() && has_validation_; }
   bool reached_end() const;
-  void set_lengths(Loader& loader);
+  void set_lengths(Prefetcher& batches);
   void make_optimizer();
   std::vector<NamedTensor> tensors() const;
   void copy_weights(const std::vector<Tensor>& from);
@@ -77,6 +80,7 @@ class Trainer {
   const TrainConfig& config_;
   std::vector<Parameter> parameters_;
   bool has_validation_ = false;
+  const Device device_;
 
   std::optional<RunFolder> folder_;
   std::optional<EventWriter> events_;
@@ -88,6 +92,12 @@ class Trainer {
 
   TrainState state_;
   Pass pass_;
+  std::vector<QueuedStep> queued_;  // since the last settle()
+  Tensor queued_loss_;              // f64 []: their sum
+  Tensor last_loss_;                // []: of the last of them
+  double shown_loss_ = 0;           // of the last step that is known
+  double gradient_norm_ = 0, lr_factor_ = 0;
+  StepReport report_;
   ScheduleOptions schedule_;  // of this phase, its length filled in
   int64_t total_steps_ = 0;   // planned for this phase; 0 = not known
   int64_t session_samples_ = 0;

@@ -1,9 +1,9 @@
 // How a run begins, passes from one phase to the next, is saved, resumed and ended.
 #include "mixrec/core/copy.h"
-#include "mixrec/core/cpu.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/train/atomic_file.h"
+#include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/signals.h"
 #include "mixrec/train/trainer.h"
@@ -33,9 +33,11 @@ void check_classes(const Dataset& data, Split split) {
   }
 }
 
-// Keys that may differ between a run and its resume: they change no bit of the outcome.
+// Keys that may differ between a run and its resume: they change no bit of the outcome, but for the device,
+// which may be another by the time that a run goes on.
 bool may_change(const std::string& difference) {
-  for (const char* key : {"data.path", "data.workers", "train.threads", "train.checkpoint_every"})
+  for (const char* key :
+       {"data.path", "data.workers", "train.threads", "train.device", "train.checkpoint_every"})
     if (difference.starts_with(std::string(key) + ":")) return true;
   return false;
 }
@@ -91,10 +93,13 @@ Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& opt
       config_(options.config.train),
       parameters_(model.parameters()),
       has_validation_(data.stats(Split::validation).rows > 0),
+      device_(choose_device(options.config.train.device)),
       progress_(stderr, options.quiet) {
   std::vector<float> weights;
   for (const TaskSpec& task : data.spec().tasks) weights.push_back(static_cast<float>(task.loss_weight));
-  task_weights_ = Tensor::from(weights);
+  to_device(parameters_, device_);
+  task_weights_ = Tensor::from(weights).to(device_);
+  queued_loss_ = zeros({}, f64, device_);
   if (config_.refit) initial_ = clone_weights();
   make_optimizer();
   if (options.out.empty()) return;
@@ -117,6 +122,7 @@ void Trainer::make_optimizer() {
                                                    .clip_norm = config_.clip_norm,
                                                    .average_decay = config_.ema});
   pass_.training = true;
+  pass_.compute = choose_precision(config_.precision);
   pass_.rng = Rng(derive_seed(static_cast<uint64_t>(config_.seed), kDropoutSeed));
 }
 
@@ -180,7 +186,8 @@ EvaluateOptions Trainer::evaluate_options(TrainedOn trained_on) const {
   return {.trained_on = trained_on,
           .batch_size = 4 * data.batch_size,
           .max_events = 4 * data.max_events,
-          .workers = static_cast<int>(data.workers)};
+          .workers = static_cast<int>(data.workers),
+          .compute = choose_precision(config_.precision)};
 }
 
 void Trainer::use_final_weights() {
@@ -270,6 +277,7 @@ std::vector<NamedTensor> Trainer::tensors() const {
 }
 
 void Trainer::save() {
+  settle();
   if (!folder_) return;
   state_.seconds = seconds();
   state_.metrics_bytes = folder_->sync_metrics();
@@ -308,7 +316,7 @@ void Trainer::announce() {
         stats.first_day.empty() ? "" : " (" + stats.first_day + " to " + stats.last_day + ")";
     return concat_message(count_text(static_cast<double>(stats.rows)), " ", split_name(split), days);
   };
-  progress_.say(concat_message("device cpu, ", isa_name(current_isa()), ", ", num_threads(), " threads"));
+  progress_.say(device_line(device_, pass_.compute));
   progress_.say(
       concat_message("rows: ", part(Split::train), ", ", part(Split::validation), ", ", part(Split::test)));
   progress_.say(concat_message("model ", options_.config.model.name, ": ",
