@@ -38,10 +38,15 @@ struct RequestOffsets {
 // u, m, dm, du: batch = C, rows = N, cols = Ds.  h, dh: E rows of N·Ds.  lse: [C, N].
 template <class T>
 void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse);
+template <class T>
+void attend(Cuda, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse);
 
 // A du or dh with null data is not computed.
 template <class T>
 void attend_backward(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<const acc_t<T>> m,
+                     const acc_t<T>* lse, Mat<const T> dm, Mat<T> du, Mat<T> dh);
+template <class T>
+void attend_backward(Cuda, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<const acc_t<T>> m,
                      const acc_t<T>* lse, Mat<const T> dm, Mat<T> du, Mat<T> dh);
 
 }  // namespace kernel

@@ -1,0 +1,338 @@
+// Backward of attend() on the device.  Weights are recomputed from the saved log-sum-exp.
+//
+//   back_through_chunks   a block: one chunk of a history.  With one candidate, everything in one pass: dh is
+//                         written, du is summed in registers and left as a partial.  Else dh alone, summed
+//                         over the candidates in order.
+//   finish_queries        a block: one candidate -> du, its partials added up in the order of the chunks
+//   back_to_queries       a block: up to kTile candidates of one request -> du, over its whole history;
+//                         launched only where some request has several candidates
+//
+// As in the forward, du of a candidate has the same bits alone and in company.
+//
+// Floor: E·N·Ds elements read and as many written.  8·N·Ds operations an event and candidate, about 100
+// instructions for 16 bytes in and 16 out: again a third of what an H100 can issue in that time.
+#include "mixrec/ops/attend_rows.cuh"
+
+namespace mixrec::kernel {
+namespace {
+
+using namespace attention;
+
+// A candidate's numbers, in one thread: its share of u and dm, and what its head has one of.
+template <class A, int kHeld>
+struct Query {
+  A u[kHeld], dm[kHeld];
+  A lse, mean;  // mean = dm · m
+};
+
+template <class A, int kHeld>
+struct Sum {
+  A of[kHeld] = {};
+};
+
+// How much an event counts.
+template <class A>
+struct Slopes {
+  A weight, ds;
+};
+
+// What the kernels read and write.
+template <class T>
+struct Backward {
+  Mat<const T> u, h;
+  Bounds bounds;
+  Plan plan;
+  Mat<const acc_t<T>> m;
+  const acc_t<T>* lse;
+  Mat<const T> dm;
+  Mat<T> du, dh;
+
+  template <int kPieces, int kHeld>
+  __device__ void read(const Thread<T, kPieces>& me, int64_t c, Query<acc_t<T>, kHeld>& to) const {
+    me.load(u.row(c, me.head), to.u);
+    me.load(dm.row(c, me.head), to.dm);
+    to.lse = lse[c * plan.total_heads + me.head];
+    acc_t<T> average[kHeld];
+    me.load(m.row(c, me.head), average);
+    to.mean = me.head_sum(me.dot(to.dm, average));
+  }
+};
+
+// Slopes of some rows; rows from `exist` on are others read again, and count nothing.
+template <class T, int kPieces, int kTogether, int kHeld>
+__device__ inline void find_slopes(const Thread<T, kPieces>& me, const Query<acc_t<T>, kHeld>& query,
+                                   const acc_t<T> (&rows)[kTogether][kHeld], int exist,
+                                   Slopes<acc_t<T>> (&slopes)[kTogether]) {
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) slopes[i] = {me.dot(query.u, rows[i]), me.dot(query.dm, rows[i])};
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) {
+    const acc_t<T> score = me.head_sum(slopes[i].weight), product = me.head_sum(slopes[i].ds);
+    const acc_t<T> weight = i < exist ? exp(score - query.lse) : acc_t<T>(0);
+    slopes[i] = {weight, weight * (product - query.mean)};
+  }
+}
+
+// du += Σ ds h
+template <class A, int kTogether, int kHeld>
+__device__ inline void add_to_query(const Slopes<A> (&slopes)[kTogether], const A (&rows)[kTogether][kHeld],
+                                    int exist, Sum<A, kHeld>& du) {
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) {
+    if (i >= exist) break;
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) du.of[k] = fma(slopes[i].ds, rows[i][k], du.of[k]);
+  }
+}
+
+// Calls body(rows, place, exist) for this thread's events of a chunk: rows place, place + groups, …, of which
+// `exist` exist.
+template <class T, int kPieces, class Body>
+__device__ inline void for_rows_together(const Thread<T, kPieces>& me, Rows<const T> events, Body body) {
+  constexpr int kTogether = kRows<kPieces>;
+  for (int first = me.group; first < events.count; first += me.groups * kTogether) {
+    acc_t<T> rows[kTogether][Thread<T, kPieces>::kHeld];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i)
+      me.load(events[min(first + i * me.groups, events.count - 1)], rows[i]);
+    body(rows, first, (events.count - first + me.groups - 1) / me.groups);
+  }
+}
+
+// Adds up what the groups of a block have, in the first group.
+template <class T, int kPieces, class A, int kHeld>
+__device__ inline void merge_groups(const Thread<T, kPieces>& me, Sum<A, kHeld>& sum) {
+  __shared__ A shared[kHeld][kThreads];
+  if (me.groups == 1) return;
+  __syncthreads();  // readers of the last call are done
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) shared[k][threadIdx.x] = sum.of[k];
+  __syncthreads();
+  if (me.group > 0) return;
+  const unsigned row_threads = blockDim.x / static_cast<unsigned>(me.groups);
+  for (unsigned from = threadIdx.x + row_threads; from < blockDim.x; from += row_threads) {
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) sum.of[k] += shared[k][from];
+  }
+}
+
+// du of chunks on its way to finish_queries: kHeld numbers for each slot, head and lane.
+template <class T, int kPieces>
+struct Partials {
+  using A = acc_t<T>;
+  static constexpr int kHeld = Thread<T, kPieces>::kHeld, kWide = cuda::Vec<A>::kSize;
+
+  A* sums;
+
+  static int64_t size(const Plan& plan, int64_t slots) {
+    return slots * plan.total_heads * plan.lanes * kHeld;
+  }
+
+  __device__ void write(const Thread<T, kPieces>& me, int64_t place, const Sum<A, kHeld>& from) const {
+    auto* to = reinterpret_cast<cuda::Vec<A>*>(sums + (place * me.lanes + me.lane) * kHeld);
+#pragma unroll
+    for (int k = 0; k < kHeld; k += kWide) {
+      cuda::Vec<A> vec;
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) vec.at[i] = from.of[k + i];
+      to[k / kWide] = vec;
+    }
+  }
+  __device__ void add(const Thread<T, kPieces>& me, int64_t place, Sum<A, kHeld>& to) const {
+    const A* from = sums + (place * me.lanes + me.lane) * kHeld;
+#pragma unroll
+    for (int k = 0; k < kHeld; k += kWide) {
+      const auto vec = cuda::load_vec(from + k);
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) to.of[k + i] += vec.at[i];
+    }
+  }
+};
+
+// The events of a chunk for one candidate: writes dh, adds to du.
+template <class T, int kPieces, int kHeld>
+__device__ inline void through_one(const Backward<T>& b, const Thread<T, kPieces>& me, Rows<const T> events,
+                                   Rows<T> dh, const Query<acc_t<T>, kHeld>& query,
+                                   Sum<acc_t<T>, kHeld>& du) {
+  using A = acc_t<T>;
+  constexpr int kTogether = kRows<kPieces>;
+  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first, int exist) {
+    Slopes<A> slopes[kTogether];
+    find_slopes(me, query, rows, exist, slopes);
+    add_to_query(slopes, rows, exist, du);
+    if (!b.dh.data || !me.exists) return;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (i >= exist) break;
+      A slope[kHeld];
+#pragma unroll
+      for (int k = 0; k < kHeld; ++k)
+        slope[k] = fma(slopes[i].ds, query.u[k], slopes[i].weight * query.dm[k]);
+      me.store(dh[first + i * me.groups], slope);
+    }
+  });
+}
+
+// dh of the events of a chunk, for any number of candidates.
+template <class T, int kPieces>
+__device__ inline void through_many(const Backward<T>& b, const Thread<T, kPieces>& me, Rows<const T> events,
+                                    Rows<T> dh, const Request& request) {
+  using A = acc_t<T>;
+  constexpr int kTogether = kRows<kPieces>, kHeld = Thread<T, kPieces>::kHeld;
+  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first, int exist) {
+    A slope[kTogether][kHeld] = {};
+    for (int64_t c = 0; c < request.candidates; ++c) {
+      Query<A, kHeld> query;
+      b.read(me, request.candidates_begin + c, query);
+      Slopes<A> slopes[kTogether];
+      find_slopes(me, query, rows, exist, slopes);
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+#pragma unroll
+        for (int k = 0; k < kHeld; ++k)
+          slope[i][k] = fma(slopes[i].ds, query.u[k], fma(slopes[i].weight, query.dm[k], slope[i][k]));
+      }
+    }
+    if (!me.exists) return;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i)
+      if (i < exist) me.store(dh[first + i * me.groups], slope[i]);
+  });
+}
+
+template <class T, int kPieces>
+__global__ void __launch_bounds__(kThreads, kPieces == 1 ? 2 : 1)
+    back_through_chunks(Backward<T> b, Partials<T, kPieces> partials) {
+  const int64_t slot = blockIdx.x / b.plan.head_groups;
+  const int64_t r = b.bounds.request_of_chunk(slot);
+  const Request request = b.bounds.request(r);
+  const int64_t chunk = slot - b.bounds.first_chunk(r);
+  if (chunk >= request.chunks()) return;
+  const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
+  const auto events = chunk_rows(b.h, request, chunk, me.head * me.width);
+  const auto dh = b.dh.data ? chunk_rows(b.dh, request, chunk, me.head * me.width) : Rows<T>{};
+  if (request.candidates != 1) {
+    if (b.dh.data) through_many(b, me, events, dh, request);
+    return;
+  }
+  Query<acc_t<T>, Thread<T, kPieces>::kHeld> query;
+  b.read(me, request.candidates_begin, query);
+  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> du;
+  through_one(b, me, events, dh, query, du);
+  if (!b.du.data) return;
+  merge_groups(me, du);
+  if (!me.writes()) return;
+  if (request.chunks() == 1) {
+    me.store(b.du.row(request.candidates_begin, me.head), du.of);
+  } else {
+    partials.write(me, slot * b.plan.total_heads + me.head, du);
+  }
+}
+
+// du of candidates first .. first + count of a request, over all of its history.
+template <int kPieces, int kQueries, class T>
+__device__ inline void whole_history(const Backward<T>& b, const Thread<T, kPieces>& me,
+                                     const Request& request, int64_t first, int count) {
+  using A = acc_t<T>;
+  constexpr int kTogether = kRows<kPieces>, kHeld = Thread<T, kPieces>::kHeld;
+  Query<A, kHeld> queries[kQueries];
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q) b.read(me, first + min(q, count - 1), queries[q]);
+  Sum<A, kHeld> totals[kQueries];
+  for (int64_t chunk = 0; chunk < request.chunks(); ++chunk) {
+    Sum<A, kHeld> parts[kQueries];
+    for_rows_together(me, chunk_rows(b.h, request, chunk, me.head * me.width),
+                      [&](const A(&rows)[kTogether][kHeld], int, int exist) {
+#pragma unroll
+                        for (int q = 0; q < kQueries; ++q) {
+                          Slopes<A> slopes[kTogether];
+                          find_slopes(me, queries[q], rows, exist, slopes);
+                          add_to_query(slopes, rows, exist, parts[q]);
+                        }
+                      });
+#pragma unroll
+    for (int q = 0; q < kQueries; ++q) {
+      merge_groups(me, parts[q]);
+#pragma unroll
+      for (int k = 0; k < kHeld; ++k) totals[q].of[k] += parts[q].of[k];
+    }
+  }
+  if (!me.writes()) return;
+#pragma unroll
+  for (int q = 0; q < kQueries; ++q)
+    if (q < count) me.store(b.du.row(first + q, me.head), totals[q].of);
+}
+
+// Also takes a candidate that shares its request, unless `tiled`: then back_to_queries does.
+template <class T, int kPieces>
+__global__ void __launch_bounds__(kThreads)
+    finish_queries(Backward<T> b, Partials<T, kPieces> partials, bool tiled) {
+  const int64_t c = blockIdx.x / b.plan.head_groups;
+  const int64_t r = b.bounds.request_of(c);
+  const Request request = b.bounds.request(r);
+  const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
+  const int64_t chunks = request.chunks();
+  if (request.candidates > 1) {
+    if (!tiled) whole_history<kPieces, 1>(b, me, request, c, 1);
+    return;
+  }
+  if (chunks == 1 || !me.writes()) return;
+  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> total;
+  const int64_t place = b.bounds.first_chunk(r) * b.plan.total_heads + me.head;
+#pragma unroll 4
+  for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    partials.add(me, place + chunk * b.plan.total_heads, total);
+  me.store(b.du.row(c, me.head), total.of);
+}
+
+template <class T, int kPieces>
+__global__ void __launch_bounds__(kThreads) back_to_queries(Backward<T> b) {
+  const int64_t slot = blockIdx.x / b.plan.head_groups;
+  const int64_t r = b.bounds.request_of_tile(slot, kTile<kPieces>);
+  const Request request = b.bounds.request(r);
+  const int64_t first = (slot - b.bounds.first_tile(r, kTile<kPieces>)) * kTile<kPieces>;
+  if (request.candidates < 2 || first >= request.candidates) return;
+  const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
+  const int count = static_cast<int>(min(request.candidates - first, int64_t{kTile<kPieces>}));
+  whole_history<kPieces, kTile<kPieces>>(b, me, request, request.candidates_begin + first, count);
+}
+
+}  // namespace
+
+template <class T>
+void attend_backward(Cuda device, Mat<const T> u, Mat<const T> h, RequestOffsets offsets,
+                     Mat<const acc_t<T>> m, const acc_t<T>* lse, Mat<const T> dm, Mat<T> du, Mat<T> dh) {
+  if (u.rows == 0 || u.cols == 0 || offsets.requests == 0) return;
+  const auto fits = [&](const auto& rows) {
+    return !rows.data || cuda::vectorisable(rows.data, u.cols, rows.row_stride);
+  };
+  const bool vectorised = cuda::vectorisable(u) && cuda::vectorisable(m) && cuda::vectorisable(dm) &&
+                          fits(h) && fits(dh) && (!du.data || cuda::vectorisable(du));
+  with_pieces<T>(u.cols, vectorised, [&](auto pieces) {
+    constexpr int kPieces = decltype(pieces)::value;
+    const Plan plan = make_plan<T>(u.rows, u.cols, kPieces, vectorised);
+    const Backward<T> b{u, h, Bounds(offsets, u, h), plan, m, lse, dm, du, dh};
+    const int64_t slots = b.bounds.chunk_slots();
+    const cuda::Scratch<acc_t<T>> memory(Partials<T, kPieces>::size(plan, slots));
+    const Partials<T, kPieces> partials{memory};
+    // More candidates than requests: some request has several.
+    const bool tiled = u.batch > offsets.requests;
+    cuda::launch(device, back_through_chunks<T, kPieces>, plan.grid(slots), plan.threads(), 0, b, partials);
+    if (!du.data) return;
+    if (tiled)
+      cuda::launch(device, back_to_queries<T, kPieces>, plan.grid(b.bounds.tile_slots(kTile<kPieces>)),
+                   plan.threads(), 0, b);
+    cuda::launch(device, finish_queries<T, kPieces>, plan.grid(u.batch), plan.threads(), 0, b, partials,
+                 tiled);
+  });
+}
+
+#define MR_INSTANTIATE(T)                                                                              \
+  template void attend_backward(Cuda, Mat<const T>, Mat<const T>, RequestOffsets, Mat<const acc_t<T>>, \
+                                const acc_t<T>*, Mat<const T>, Mat<T>, Mat<T>)
+MR_INSTANTIATE(float);
+MR_INSTANTIATE(bfloat16);
+MR_INSTANTIATE(double);
+#undef MR_INSTANTIATE
+
+}  // namespace mixrec::kernel
