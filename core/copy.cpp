@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace mixrec {
 namespace {
@@ -137,6 +138,8 @@ template void fill(Cpu, int64_t, double, double*);
 template void fill(Cpu, int64_t, int32_t, int32_t*);
 template void fill(Cpu, int64_t, int64_t, int64_t*);
 template void fill(Cpu, int64_t, uint8_t, uint8_t*);
+
+void count_up(Cpu, int64_t n, int64_t* to) { std::iota(to, to + n, int64_t{0}); }
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -128,7 +128,16 @@ __global__ void fill_elements(int64_t n, T value, T* to) {
   if (i < n) to[i] = value;
 }
 
+__global__ void count_elements(int64_t n, int64_t* to) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) to[i] = i;
+}
+
 }  // namespace
+
+void count_up(Cuda device, int64_t n, int64_t* to) {
+  cuda::launch(device, count_elements, cuda::blocks(n, kThreads), kThreads, 0, n, to);
+}
 
 template <class D, class S>
 void copy_elements(Cuda device, const Walk& walk, D* dst, const S* src) {

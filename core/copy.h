@@ -35,5 +35,9 @@ void fill(Cpu, int64_t n, T value, T* to);
 template <class T>
 void fill(Cuda, int64_t n, T value, T* to);
 
+// 0, 1, … n - 1.
+void count_up(Cpu, int64_t n, int64_t* to);
+void count_up(Cuda, int64_t n, int64_t* to);
+
 }  // namespace kernel
 }  // namespace mixrec

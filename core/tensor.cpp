@@ -204,6 +204,11 @@ Tensor full(const Shape& shape, double value, DType dtype, Device device) {
 }
 Tensor zeros(const Shape& shape, DType dtype, Device device) { return full(shape, 0, dtype, device); }
 Tensor ones(const Shape& shape, DType dtype, Device device) { return full(shape, 1, dtype, device); }
+Tensor arange(int64_t count, Device device) {
+  Tensor out = empty({count}, i64, device);
+  on_backend(device, [&](auto backend) { kernel::count_up(backend, count, out.data<int64_t>()); });
+  return out;
+}
 Tensor empty_like(const Tensor& x) { return empty(x.shape(), x.dtype(), x.device()); }
 Tensor zeros_like(const Tensor& x) { return zeros(x.shape(), x.dtype(), x.device()); }
 

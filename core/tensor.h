@@ -141,6 +141,7 @@ Tensor empty(const Shape& shape, DType dtype = f32, Device device = kCpu);
 Tensor zeros(const Shape& shape, DType dtype = f32, Device device = kCpu);
 Tensor ones(const Shape& shape, DType dtype = f32, Device device = kCpu);
 Tensor full(const Shape& shape, double value, DType dtype = f32, Device device = kCpu);
+Tensor arange(int64_t count, Device device = kCpu);  // i64 [count]: 0, 1, 2, …
 Tensor empty_like(const Tensor& x);
 Tensor zeros_like(const Tensor& x);
 

@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/models/mixformer.h"
 #include "mixrec/models/mlp.h"
+#include "mixrec/models/ui_mixformer.h"
 
 namespace mixrec {
 
@@ -10,6 +11,8 @@ const std::vector<ModelEntry>& model_list() {
   static const std::vector<ModelEntry> models{
       model_entry<MixFormer, MixFormerOptions>(
           "mixformer", "MixFormer: head mixing, per-head FFNs, attention over the history"),
+      model_entry<UiMixFormer, UiMixFormerOptions>(
+          "ui_mixformer", "MixFormer with user heads that never read the candidate: once per request"),
       model_entry<MlpModel, MlpModelOptions>("mlp", "MLP on all features and the mean-pooled history"),
       model_entry<LogisticRegression, LogisticRegressionOptions>("logistic_regression",
                                                                  "one weight a feature value"),

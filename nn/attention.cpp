@@ -9,19 +9,21 @@ namespace mixrec {
 
 Tensor HeadMixing::forward(const Tensor& x) const { return head_mixing(x, user_heads); }
 
-CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)
-    : norm(o.heads * o.event_width, o.norm_eps),
-      ffn(o.heads * o.event_width, o.sequence_hidden, rng, o.ffn),
-      key(weight_parameter({o.heads, o.event_width, o.width}, rng)),
-      value(weight_parameter({o.heads, o.event_width, o.width}, rng)),
-      recompute_events(o.recompute_events) {}
+SequenceFFN::SequenceFFN(int64_t width, int64_t hidden, Rng& rng, double norm_eps, const FfnOptions& options,
+                         bool recompute)
+    : norm(width, norm_eps), ffn(width, hidden, rng, options), recompute(recompute) {}
 
-Tensor CrossAttention::events(const Tensor& s) const {
+Tensor SequenceFFN::forward(const Tensor& s) const {
   const auto enriched = [this](const Tensor& rows) { return ffn.forward(norm.forward(rows)) + rows; };
   // Enough rows to fill a card, few enough that F_s numbers for each of them are small beside the events.
   constexpr int64_t kRows = 16384;
-  return recompute_events ? checkpoint_rows(enriched, s, kRows) : enriched(s);
+  return recompute ? checkpoint_rows(enriched, s, kRows) : enriched(s);
 }
+
+CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)
+    : sequence(o.heads * o.event_width, o.sequence_hidden, rng, o.norm_eps, o.ffn, o.recompute_events),
+      key(weight_parameter({o.heads, o.event_width, o.width}, rng)),
+      value(weight_parameter({o.heads, o.event_width, o.width}, rng)) {}
 
 Tensor CrossAttention::forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
                                const Tensor& candidate_offsets) const {

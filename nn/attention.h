@@ -19,6 +19,18 @@ struct HeadMixing : Module {
   void visit(Visitor&) {}
 };
 
+// MixFormer eq 5, what an event's state goes through in every block:  h_t = SwiGLU(RMSNorm(s_t)) + s_t.
+struct SequenceFFN : Module {
+  RMSNorm norm;
+  SwiGLU ffn;
+  bool recompute;  // the backward makes what is inside again, block of rows by block of rows
+
+  SequenceFFN(int64_t width, int64_t hidden, Rng& rng, double norm_eps, const FfnOptions& options,
+              bool recompute);
+  Tensor forward(const Tensor& s) const;  // [events, width] -> the same
+  void visit(Visitor& v) { v.module("norm", norm), v.module("ffn", ffn); }
+};
+
 struct CrossAttentionOptions {
   int64_t heads;            // N
   int64_t width;            // D: width of a query
@@ -26,7 +38,7 @@ struct CrossAttentionOptions {
   int64_t sequence_hidden;  // F_s
   double norm_eps = 1e-6;
   FfnOptions ffn;
-  bool recompute_events = false;  // the backward of events() makes what is inside it again, block by block
+  bool recompute_events = false;  // see SequenceFFN
 };
 
 // MixFormer eqs 5-8.  The event states h_t depend on the event alone and are computed once per request:
@@ -37,21 +49,17 @@ struct CrossAttentionOptions {
 //
 // computed in the order softmax((q W_kᵀ) Hᵀ) H W_v, which never builds K and V.
 struct CrossAttention : Module {
-  RMSNorm norm;
-  SwiGLU ffn;
+  SequenceFFN sequence;
   Tensor key, value;  // [N, d_s, D]
-  bool recompute_events;
 
   CrossAttention(const CrossAttentionOptions& options, Rng& rng);
 
   // s [events, N·d_s] -> h [events, N·d_s].
-  Tensor events(const Tensor& s) const;
+  Tensor events(const Tensor& s) const { return sequence.forward(s); }
   // q [C, N, D], h as above; offsets i64 [R + 1] of the requests' events and candidates -> z [C, N, D].
   Tensor forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
                  const Tensor& candidate_offsets) const;
-  void visit(Visitor& v) {
-    v.module("norm", norm), v.module("ffn", ffn), v.parameter("key", key), v.parameter("value", value);
-  }
+  void visit(Visitor& v) { sequence.visit(v), v.parameter("key", key), v.parameter("value", value); }
 };
 
 }  // namespace mixrec
