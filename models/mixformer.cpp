@@ -52,13 +52,13 @@ QueryMixer::QueryMixer(const MixFormerOptions& o, Rng& rng)
 
 Tensor QueryMixer::forward(const Tensor& x) const {
   const Tensor p = mixing.forward(norm.forward(x)) + x;
-  return ffn.forward(ffn_norm.forward(p)) + p;
+  return ffn.forward(ffn_norm.forward(p), p);
 }
 
 OutputFusion::OutputFusion(const MixFormerOptions& o, Rng& rng)
     : norm(o.width, o.norm_eps), ffn(o.heads, o.width, o.ffn_hidden, rng, {o.down_scale}) {}
 
-Tensor OutputFusion::forward(const Tensor& z) const { return ffn.forward(norm.forward(z)) + z; }
+Tensor OutputFusion::forward(const Tensor& z) const { return ffn.forward(norm.forward(z), z); }
 
 MixFormerBlock::MixFormerBlock(const MixFormerOptions& o, Rng& rng)
     : query_mixer(o, rng),

@@ -14,7 +14,7 @@ SequenceFFN::SequenceFFN(int64_t width, int64_t hidden, Rng& rng, double norm_ep
     : norm(width, norm_eps), ffn(width, hidden, rng, options), recompute(recompute) {}
 
 Tensor SequenceFFN::forward(const Tensor& s) const {
-  const auto enriched = [this](const Tensor& rows) { return ffn.forward(norm.forward(rows)) + rows; };
+  const auto enriched = [this](const Tensor& rows) { return ffn.forward(norm.forward(rows), rows); };
   // Enough rows to fill a card, few enough that F_s numbers for each of them are small beside the events.
   constexpr int64_t kRows = 16384;
   return recompute ? checkpoint_rows(enriched, s, kRows) : enriched(s);

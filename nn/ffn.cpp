@@ -1,8 +1,7 @@
 #include "mixrec/nn/ffn.h"
 
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/matmul.h"
-#include "mixrec/ops/swiglu.h"
+#include "mixrec/ops/ffn.h"
 
 namespace mixrec {
 
@@ -10,14 +9,16 @@ SwiGLU::SwiGLU(int64_t width, int64_t hidden, Rng& rng, const FfnOptions& option
     : gate_up(weight_parameter({width, 2 * hidden}, rng)),
       down(weight_parameter({hidden, width}, rng, options.down_scale)) {}
 
-Tensor SwiGLU::forward(const Tensor& x) const { return linear(swiglu(linear(x, gate_up)), down); }
+Tensor SwiGLU::forward(const Tensor& x, const Tensor& residual) const {
+  return mixrec::ffn(x, gate_up, down, residual);
+}
 
 PerHeadFFN::PerHeadFFN(int64_t heads, int64_t width, int64_t hidden, Rng& rng, const FfnOptions& options)
     : gate_up(weight_parameter({heads, width, 2 * hidden}, rng)),
       down(weight_parameter({heads, hidden, width}, rng, options.down_scale)) {}
 
-Tensor PerHeadFFN::forward(const Tensor& x) const {
-  return per_head_matmul(swiglu(per_head_matmul(x, gate_up)), down);
+Tensor PerHeadFFN::forward(const Tensor& x, const Tensor& residual) const {
+  return mixrec::ffn(x, gate_up, down, residual);
 }
 
 }  // namespace mixrec

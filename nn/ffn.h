@@ -1,6 +1,7 @@
 // Feed-forward networks with the SwiGLU gate:  ffn(x) = (silu(x W_gate) ⊙ (x W_up)) W_down,  no biases.
 //
-// W_gate and W_up lie side by side in one parameter, so that they are one product.
+// W_gate and W_up lie side by side in one parameter, so that they are one product.  forward(x, residual) adds a
+// residual of the result's shape.
 #pragma once
 
 #include "mixrec/nn/module.h"
@@ -19,7 +20,7 @@ struct SwiGLU : Module {
   Tensor down;     // [hidden, width]
 
   SwiGLU(int64_t width, int64_t hidden, Rng& rng, const FfnOptions& options = {});
-  Tensor forward(const Tensor& x) const;
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& v) { v.parameter("gate_up", gate_up), v.parameter("down", down); }
 };
 
@@ -29,7 +30,7 @@ struct PerHeadFFN : Module {
   Tensor down;     // [N, hidden, width]
 
   PerHeadFFN(int64_t heads, int64_t width, int64_t hidden, Rng& rng, const FfnOptions& options = {});
-  Tensor forward(const Tensor& x) const;
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor& v) { v.parameter("gate_up", gate_up), v.parameter("down", down); }
 };
 

@@ -4,8 +4,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/simd.h"
-#include "mixrec/ops/gemm_kernel.h"
-#include "mixrec/ops/gemm_pack.h"
+#include "mixrec/ops/gemm_panels.h"
 
 #include <algorithm>
 #include <memory>
@@ -16,9 +15,6 @@ namespace mixrec::kernel {
 
 namespace {
 
-// A block of k is long enough to hide the stores of C behind it, short enough for a panel of B to stay in
-// cache.
-constexpr int64_t kDepth = 384;
 // Rows of A packed at a time (they stay in the second-level cache), and the largest tile of C that a thread
 // takes on.
 constexpr int64_t kPackedRows = 168, kTileRows = 2016, kTileColumns = 1024;
@@ -26,38 +22,6 @@ constexpr int64_t kPackedRows = 168, kTileRows = 2016, kTileColumns = 1024;
 constexpr int64_t kPartDepth = 2048, kMostParts = 8, kPartElements = 1 << 20;
 // Scratch memory above this is given back after use.
 constexpr int64_t kKeepFloats = 1 << 24;
-// Multiply-adds that take about as long as one elementary operation in the sense of parallel_for.
-constexpr int64_t kMultipliesPerOperation = 64;
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-struct Range {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-
-// Part `index` of `parts` of [0, n), cut at multiples of `step`.
-Range cut(int64_t n, int64_t step, int64_t parts, int64_t index) {
-  const int64_t steps = divide_up(n, step);
-  return {std::min(n, steps * index / parts * step), std::min(n, steps * (index + 1) / parts * step)};
-}
-
-struct Kernel {
-  int64_t height, width, vector;  // lines in a panel of A and of B, floats in a vector
-  void (*run)(const GemmBlock&);
-};
-
-Kernel current_kernel() {
-  switch (current_isa()) {
-    case Isa::avx512:
-      return {14, 32, 16, gemm_block_avx512};
-    case Isa::avx2:
-      return {6, 16, 8, gemm_block_avx2};
-    default:
-      return {4, 8, 4, gemm_block_baseline};
-  }
-}
-
 // Uninitialised memory, aligned to cache lines and kept from call to call.
 class Scratch {
  public:
@@ -87,10 +51,15 @@ struct ThreadScratch {
 
 thread_local ThreadScratch scratch;
 
+template <class T>
+Panels packed(const Factor<T>& factor, Range lines, Range depth, int64_t width, Scratch& memory) {
+  return packed(factor, lines, depth, width, memory.reserve(packed_size(lines.size(), depth.size(), width)));
+}
+
 // How a product is cut up.  The parts of k change the bits and depend on the shape only; the tiles of C do
 // not change them and follow the thread count.
 struct Plan {
-  Kernel kernel = current_kernel();
+  MicroKernel kernel = current_kernel();
   int64_t parts, row_tiles, column_tiles;
 
   explicit Plan(const Gemm& g) {
@@ -119,25 +88,6 @@ struct Plan {
   }
 };
 
-// A part of a factor, as the micro-kernel reads it.
-struct Panels {
-  const float* data;
-  int64_t line_step, depth_step, panel_step;
-};
-
-template <class T>
-Panels packed(const Factor<T>& factor, Range lines, Range depth, int64_t width, Scratch& memory) {
-  float* panels = memory.reserve(divide_up(lines.size(), width) * width * depth.size() + kPackSlack);
-  pack(factor, lines.begin, lines.size(), depth.begin, depth.size(), width, panels);
-  return {panels, 1, width, width * depth.size()};
-}
-
-Panels in_place(const Factor<float>& factor, Range lines, Range depth, int64_t width) {
-  const int64_t line_step = factor.line_major ? factor.ld : 1, depth_step = factor.line_major ? 1 : factor.ld;
-  return {factor.data + lines.begin * line_step + depth.begin * depth_step, line_step, depth_step,
-          width * line_step};
-}
-
 // A tile of C, in float: which rows and columns, over which part of k, and where its first element goes.
 struct Tile {
   Range rows, columns, depth;
@@ -149,7 +99,7 @@ struct Tile {
 };
 
 template <class T>
-void multiply(const Kernel& kernel, const Factor<T>& a, const Factor<T>& b, const Tile& tile) {
+void multiply(const MicroKernel& kernel, const Factor<T>& a, const Factor<T>& b, const Tile& tile) {
   // Panels that are used a few times only are read where they lie, if they can be: B in whole vectors.
   constexpr bool floats = std::is_same_v<T, float>;
   const bool a_in_place = floats && (tile.columns.size() <= 4 * kernel.width || tile.rows.size() == 1);
@@ -164,7 +114,7 @@ void multiply(const Kernel& kernel, const Factor<T>& a, const Factor<T>& b, cons
     multiply(kernel, a, b, left);
     return multiply(kernel, a, b, right);
   }
-  const int64_t blocks = std::max<int64_t>(1, divide_up(tile.depth.size(), kDepth));
+  const int64_t blocks = depth_blocks(tile.depth.size());
   const int64_t packed_rows = kPackedRows / kernel.height * kernel.height;
   for (int64_t block = 0; block < blocks; ++block) {
     Range depth = cut(tile.depth.size(), 1, blocks, block);
@@ -275,6 +225,17 @@ void run(const Gemm& g, const T* a, const T* b, Out* c, const Out* bias) {
 }
 
 }  // namespace
+
+MicroKernel current_kernel() {
+  switch (current_isa()) {
+    case Isa::avx512:
+      return {14, 32, 16, gemm_block_avx512};
+    case Isa::avx2:
+      return {6, 16, 8, gemm_block_avx2};
+    default:
+      return {4, 8, 4, gemm_block_baseline};
+  }
+}
 
 void check(const Gemm& g) {
   MR_CHECK(g.m >= 0 && g.n >= 0 && g.k >= 0 && g.batch >= 0, "sizes must not be negative, got m = ", g.m,

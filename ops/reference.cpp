@@ -4,8 +4,10 @@
 #include "mixrec/core/error.h"
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/matmul.h"
 #include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/reduce.h"
+#include "mixrec/ops/swiglu.h"
 
 #include <cmath>
 
@@ -33,6 +35,12 @@ Tensor swiglu(const Tensor& gate, const Tensor& up) { return gate * sigmoid(gate
 Tensor swiglu(const Tensor& gate_up) {
   const int64_t width = gate_up.dim(-1) / 2;
   return reference::swiglu(gate_up.narrow(-1, 0, width), gate_up.narrow(-1, width, width));
+}
+
+Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual) {
+  const Tensor y = gate_up.ndim() == 3 ? per_head_matmul(mixrec::swiglu(per_head_matmul(x, gate_up)), down)
+                                       : linear(mixrec::swiglu(linear(x, gate_up)), down);
+  return residual ? y + residual : y;
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {

@@ -29,6 +29,9 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, double 
 
 Tensor dropout(const Tensor& x, double rate, Rng& rng, bool training);
 
+// ops/ffn.h, from linear() or per_head_matmul() and the fused swiglu().
+Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual = {});
+
 // With K and V as in MixFormer's eqs 7-8, one candidate after the other (ops/cross_attention.h).
 Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, const Tensor& h,
                        const Tensor& history_offsets, const Tensor& candidate_offsets);

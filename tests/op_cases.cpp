@@ -125,6 +125,7 @@ const std::vector<OpCase>& op_cases() {
     add_head_mixing_cases(all);
     add_embedding_cases(all);
     add_swiglu_cases(all);
+    add_ffn_cases(all);
     add_norm_cases(all);
     add_layout_cases(all);
     add_pointwise_cases(all);

@@ -40,6 +40,7 @@ void add_attend_cases(std::vector<OpCase>& cases);
 void add_head_mixing_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);
 void add_swiglu_cases(std::vector<OpCase>& cases);
+void add_ffn_cases(std::vector<OpCase>& cases);
 void add_norm_cases(std::vector<OpCase>& cases);
 void add_layout_cases(std::vector<OpCase>& cases);
 void add_pointwise_cases(std::vector<OpCase>& cases);

@@ -1,7 +1,11 @@
-// Rows of the table for ops/swiglu and ops/norm.
+// Rows of the table for ops/swiglu, ops/ffn and ops/norm.
+#include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/ffn.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/op_cases.h"
+
+#include <cmath>
 
 namespace mixrec::test {
 
@@ -25,6 +29,36 @@ void add_swiglu_cases(std::vector<OpCase>& cases) {
       {"swiglu", "only the gate needs a gradient", wide,
        [](const Inputs& in) { return swiglu(in[0].narrow(-1, 3, 17), in[0].detach().narrow(-1, 20, 17)); },
        "finite differences see the held-constant half of the buffer too"});
+}
+
+void add_ffn_cases(std::vector<OpCase>& cases) {
+  struct Sizes {
+    const char* label;
+    Shape x;
+    int64_t hidden, out;
+  };
+  // Few rows are composed of plain ops; from 64 on they are fused, from 672 on cut in parts.
+  for (const auto& [label, x, hidden, out] :
+       {Sizes{"few rows", {2, 3, 7}, 5, 4}, Sizes{"a vector", {7}, 3, 2}, Sizes{"no rows", {0, 4}, 3, 5},
+        Sizes{"a block", {9, 8, 13}, 17, 11}, Sizes{"parts", {680, 5}, 9, 7}}) {
+    Shape y = x;
+    y.set(-1, out);
+    const auto inputs = [=, hidden = hidden, out = out](Rng& rng) -> Inputs {
+      const int64_t in = x[-1];
+      return {normal(rng, x), normal(rng, {in, 2 * hidden}) / std::sqrt(static_cast<double>(in)),
+              normal(rng, {hidden, out}) / std::sqrt(static_cast<double>(hidden)), normal(rng, y)};
+    };
+    cases.push_back(
+        {"ffn", label, inputs, [](const Inputs& in) { return ffn(in[0], in[1], in[2], in[3]); }, "",
+         x[0] < 600 ? "" : "of hundreds of rows one cancels in bf16; f32 is in reference_test.cpp"});
+  }
+  for (const int64_t rows : {5, 70}) {
+    const auto inputs = [rows](Rng& rng) -> Inputs {
+      return {normal(rng, {rows, 3, 6}), normal(rng, {3, 6, 34}) / 2.5, normal(rng, {3, 17, 9}) / 4.0};
+    };
+    cases.push_back({"ffn", "a network a head, rows " + std::to_string(rows), inputs,
+                     [](const Inputs& in) { return ffn(in[0], in[1], in[2]); }});
+  }
 }
 
 void add_norm_cases(std::vector<OpCase>& cases) {

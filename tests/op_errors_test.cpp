@@ -4,6 +4,7 @@
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
+#include "mixrec/ops/ffn.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/norm.h"
@@ -53,6 +54,26 @@ TEST_CASE("errors: fused ops name both shapes") {
       {[&] { swiglu(x, Tensor()); }, "[swiglu] an undefined tensor was used"},
       {[&] { swiglu(x.transpose(0, 1), x.transpose(0, 1)); },
        "[swiglu] the last dimension of [3, 2] is strided: call contiguous()"},
+      {[&] {
+         ffn(x, ones({3, 10}), ones({4, 2}));
+       },
+       "[ffn] gate_up [3, 10] must be twice as wide as down [4, 2] is high"},
+      {[&] {
+         ffn(x, ones({2, 8}), ones({4, 2}));
+       },
+       "[ffn] the input [2, 3] does not fit gate_up [2, 8]"},
+      {[&] {
+         ffn(x, ones({5, 3, 8}), ones({5, 4, 2}));
+       },
+       "[ffn] the input [2, 3] does not have the 5 heads of gate_up [5, 3, 8]"},
+      {[&] {
+         ffn(x, ones({3, 8}), ones({5, 4, 2}));
+       },
+       "[ffn] needs weights [D, 2F] and [F, E], or one of each a head, got [3, 8] and [5, 4, 2]"},
+      {[&] {
+         ffn(x, ones({3, 8}), ones({4, 2}), x);
+       },
+       "[ffn] the residual is [2, 3] and the result [2, 2]"},
       {[&] { rms_norm(ones({})); }, "[rms_norm] needs a non-empty last dimension, got []"},
       {[&] {
          rms_norm(ones({4, 0}));

@@ -1,7 +1,11 @@
 // Fused ops against their composed twins: values and gradients in f64.
 #include "mixrec/ops/reference.h"
 
+#include "mixrec/autograd/record.h"
+#include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
+#include "mixrec/ops/ffn.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/softmax.h"
@@ -105,4 +109,43 @@ TEST_CASE("losses equal their composed twins") {
       "softmax_cross_entropy", {shape},
       [&](const Tensors& in) { return softmax_cross_entropy(in[0], classes); },
       [&](const Tensors& in) { return ref::softmax_cross_entropy(in[0], classes); });
+}
+
+// In f64 they are the same code; what is fused is f32.
+TEST_CASE("the fused ffn has the bits of its composed twin, and its gradients") {
+  for (const bool per_head : {false, true}) {
+    CAPTURE(per_head);
+    Rng rng(6);
+    const auto random = [&](const Shape& shape) {
+      return cast(normal(rng, shape) / 8.0, f32).requires_grad();
+    };
+    // 700 rows are cut in parts, 390 inputs and 400 units in blocks; rows are strided.
+    const Tensor wide = random({700, 3, 395}), residual = random({700, 3, 21});
+    const Tensor gate_up = per_head ? random({3, 390, 104}) : random({390, 800}),
+                 down = per_head ? random({3, 52, 21}) : random({400, 21});
+    const Tensors inputs{wide, gate_up, down, residual};
+    const Tensor upstream = cast(normal(rng, residual.shape()), f32);
+    Tensor results[2];
+    Tensors grads[2];
+    for (const int which : {0, 1}) {
+      for (Tensor x : inputs) x.zero_grad();
+      const Tensor x = wide.narrow(-1, 5, 390);
+      const Tensor y = (which ? reference::ffn : ffn)(x, gate_up, down, residual);
+      y.backward(upstream);
+      results[which] = y.detach();
+      for (const Tensor& x : inputs) grads[which].push_back(x.grad());
+      const NoGrad off;
+      CHECK((which ? reference::ffn : ffn)(x, gate_up, down, residual).to_vector() == y.to_vector());
+    }
+    CHECK(results[0].to_vector() == results[1].to_vector());
+    for (size_t i = 0; i < inputs.size(); ++i)
+      CHECK(relative_difference(cast(grads[0][i], f64), cast(grads[1][i], f64)) < 1e-5);
+    // What a frozen weight, or an input without gradient, leaves to compute is the same.
+    for (const size_t only : {0, 1, 2}) {
+      Tensors some;
+      for (size_t i = 0; i < 3; ++i) some.push_back(inputs[i].detach().requires_grad(i == only));
+      ffn(some[0].narrow(-1, 5, 390), some[1], some[2]).backward(upstream);
+      CHECK(some[only].grad().to_vector() == grads[0][only].to_vector());
+    }
+  }
 }
