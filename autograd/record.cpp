@@ -109,7 +109,8 @@ Tensor dense_table_gradient(const Tensor& table, const std::vector<Lookup>& look
     const auto rows = lookup.rows.defined() ? lookup.rows.to_vector<int64_t>() : std::vector<int64_t>();
     const auto weights =
         lookup.weights.defined() ? lookup.weights.to_vector<double>() : std::vector<double>();
-    const Tensor dy = lookup.dy.to(kCpu);
+    Tensor dy = empty(lookup.dy.shape(), table.dtype());
+    dy.copy_from(lookup.dy);
     for (size_t j = 0; j < ids.size(); ++j) {
       Tensor part = dy.narrow(0, rows.empty() ? static_cast<int64_t>(j) : rows[j], 1);
       if (!weights.empty()) part = part * weights[j];

@@ -12,10 +12,11 @@ Tensor shadow_of(const Tensor& parameter, DType dtype) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   autograd::Meta& meta = *autograd::leaf_meta(parameter);
-  const bool fits =
-      meta.shadow.defined() && meta.shadow.dtype() == dtype && meta.shadow.device() == parameter.device();
-  if (fits && meta.shadow_version == parameter.version()) return meta.shadow;
-  if (!fits) meta.shadow = empty(parameter.shape(), dtype, parameter.device());
+  if (meta.shadow.defined() && meta.shadow.dtype() == dtype && meta.shadow.device() == parameter.device() &&
+      meta.shadow_version == parameter.version())
+    return meta.shadow;
+  // Never over the old one: a backward may still read it, and in an optimiser's buffer it has neighbours.
+  meta.shadow = empty(parameter.shape(), dtype, parameter.device());
   copy_into(meta.shadow, parameter.detach());
   meta.shadow_version = parameter.version();
   return meta.shadow;

@@ -2,12 +2,14 @@
 
 #include "mixrec/autograd/meta.h"
 #include "mixrec/core/copy.h"
-#include "mixrec/core/error.h"
+#include "mixrec/core/cuda.h"
+#include "mixrec/core/dispatch.h"
 #include "mixrec/core/parallel_for.h"
-#include "mixrec/optim/rules.h"
+#include "mixrec/optim/loops.h"
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 namespace mixrec::optim {
 
@@ -25,41 +27,13 @@ std::vector<std::string> slot_names(const RuleOptions& rule) {
   return {"m", "v"};
 }
 
-// use(make) where make(lr, weight_decay) is the rule at this step.
-template <class T, class Use>
-void with_rule(const RuleOptions& o, int64_t step, Use&& use) {
-  const T eps = static_cast<T>(o.eps);
-  if (o.name == "sgd" && o.momentum == 0) {
-    use([](double lr, double decay) { return Sgd<T>{static_cast<T>(lr), static_cast<T>(decay)}; });
-  } else if (o.name == "sgd") {
-    const T momentum = static_cast<T>(o.momentum);
-    const T own = o.nesterov ? T(1) : T(0), kept = o.nesterov ? momentum : T(1);
-    use([=](double lr, double decay) {
-      return Momentum<T>{static_cast<T>(lr), static_cast<T>(decay), momentum, own, kept};
-    });
-  } else if (o.name == "rmsprop") {
-    const T kept = static_cast<T>(o.decay), fresh = static_cast<T>(1 - o.decay);
-    use([=](double lr, double decay) {
-      return RmsProp<T>{static_cast<T>(lr), static_cast<T>(decay), kept, fresh, eps};
-    });
-  } else if (o.name == "adagrad") {
-    use([=](double lr, double decay) { return Adagrad<T>{static_cast<T>(lr), static_cast<T>(decay), eps}; });
-  } else {
-    const bool decoupled = o.name == "adamw";
-    use([=](double lr, double decay) {
-      Adam<T> rule = adam_rule<T>(o, lr, decay, decoupled);
-      rule.correct(lr, AdamCorrection(o, step));
-      return rule;
-    });
-  }
-}
-
 }  // namespace
 
 DenseSet::DenseSet(std::vector<Trained> parameters, const RuleOptions& rule, MovingAverage average)
     : parameters_(std::move(parameters)), rule_(rule), average_(average) {
   if (parameters_.empty()) return;
   dtype_ = parameters_[0].value.dtype();
+  device_ = parameters_[0].value.device();
   const int64_t aligned = kAlignment / static_cast<int64_t>(size_of(dtype_));
   int64_t total = 0;
   for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -73,11 +47,11 @@ DenseSet::DenseSet(std::vector<Trained> parameters, const RuleOptions& rule, Mov
     }
     total += (count + aligned - 1) / aligned * aligned;
   }
-  values_ = zeros({total}, dtype_);
-  gradients_ = zeros({total}, dtype_);
-  if (average_.decay > 0) averages_ = zeros({total}, dtype_);
+  values_ = zeros({total}, dtype_, device_);
+  gradients_ = zeros({total}, dtype_, device_);
+  if (average_.decay > 0) averages_ = zeros({total}, dtype_, device_);
   for (size_t i = 0; i < slot_names(rule_).size(); ++i) {
-    state_.push_back(full({total}, rule_.initial_accumulator, dtype_));
+    state_.push_back(full({total}, rule_.initial_accumulator, dtype_, device_));
   }
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const Tensor& value = parameters_[i].value;
@@ -86,11 +60,49 @@ DenseSet::DenseSet(std::vector<Trained> parameters, const RuleOptions& rule, Mov
     value.rebind(home);
     autograd::leaf_meta(value)->grad_buffer = slice(gradients_, i);
   }
+  if (device_.is_cuda()) make_device_blocks();
+}
+
+void DenseSet::make_device_blocks() {
+  constexpr int64_t kVector = 16;  // bytes
+  const int64_t whole = kVector / static_cast<int64_t>(size_of(dtype_));
+  std::vector<uint8_t> bytes;
+  for (const Block& block : blocks_) {
+    const Trained& p = parameters_[block.parameter];
+    const DenseBlock entry{block.begin, (block.count + whole - 1) / whole * whole, p.lr, p.weight_decay,
+                           static_cast<int32_t>(block.parameter)};
+    const auto* const begin = reinterpret_cast<const uint8_t*>(&entry);
+    bytes.insert(bytes.end(), begin, begin + sizeof entry);
+  }
+  device_blocks_ = Tensor::from(bytes).to(device_);
+  partials_ = empty({static_cast<int64_t>(blocks_.size())}, f64, device_);
 }
 
 Tensor DenseSet::slice(const Tensor& flat, size_t parameter) const {
   const Shape& shape = parameters_[parameter].value.shape();
-  return Tensor::view(flat.storage(), offsets_[parameter], shape, dense_strides(shape), dtype_);
+  return Tensor::view(flat.storage(), offsets_[parameter], shape, dense_strides(shape), flat.dtype());
+}
+
+// Brings shadows that were made since the last step into the flat buffer; the update is about to write them.
+// Not into the memory of a graph that is being recorded: they must outlive it.
+void DenseSet::keep_shadows() {
+  if (dtype_ != f32 || cuda::capturing()) return;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Tensor& shadow = parameters_[i].value.meta()->shadow;
+    if (!shadow.defined() || shadow.dtype() != bf16 || shadow.device() != device_) continue;
+    if (!shadows_.defined()) shadows_ = zeros(values_.shape(), bf16, device_);
+    if (shadow.storage() != shadows_.storage()) shadow = slice(shadows_, i);
+  }
+}
+
+void DenseSet::mark_shadows() {
+  if (!shadows_.defined()) return;
+  shadows_.bump_version();
+  for (const Trained& p : parameters_) {
+    autograd::Meta& meta = *p.value.meta();
+    if (meta.shadow.defined() && meta.shadow.storage() == shadows_.storage())
+      meta.shadow_version = p.value.version();
+  }
 }
 
 void DenseSet::collect() {
@@ -140,18 +152,23 @@ std::string DenseSet::first_not_finite() const {
 
 void DenseSet::update(int64_t step, double lr_factor, double gradient_scale) {
   if (parameters_.empty()) return;
+  keep_shadows();
   dispatch_real(dtype_, [&]<class T>() {
     update_as<T>(step, lr_factor, gradient_scale);
     if (average_.decay > 0) average_as<T>(step);
   });
   values_.bump_version();
+  mark_shadows();
 }
 
 template <class T>
 void DenseSet::update_as(int64_t step, double lr_factor, double gradient_scale) {
-  with_rule<T>(rule_, step, [&](auto make) {
-    std::vector<decltype(make(0.0, 0.0))> rules;
-    for (const Trained& p : parameters_) rules.push_back(make(p.lr * lr_factor, p.weight_decay));
+  const RuleNumbers numbers(rule_);
+  const AdamCorrection correction(rule_.beta1, rule_.beta2, step);
+  with_dense_rule<T>(rule_, [&]<class Rule>() {
+    std::vector<Rule> rules;
+    for (const Trained& p : parameters_)
+      rules.push_back(Rule::make(numbers, p.lr * lr_factor, p.weight_decay, correction));
     run<T>(rules, gradient_scale);
   });
 }
@@ -162,6 +179,7 @@ void DenseSet::run(const std::vector<Rule>& rules, double gradient_scale) {
   const T* const gradient = gradients_.data<const T>();
   T* state[2] = {};
   for (size_t i = 0; i < state_.size(); ++i) state[i] = state_[i].data<T>();
+  bfloat16* const shadow = shadows_.defined() ? shadows_.data<bfloat16>() : nullptr;
   parallel_for(static_cast<int64_t>(blocks_.size()), kBlock * kUpdateWork, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const Block& block = blocks_[static_cast<size_t>(b)];
@@ -174,6 +192,11 @@ void DenseSet::run(const std::vector<Rule>& rules, double gradient_scale) {
         optim::update(block.count, rule, scale, gradient + at, value + at, state[0] + at);
       } else {
         optim::update(block.count, rule, scale, gradient + at, value + at, state[0] + at, state[1] + at);
+      }
+      if constexpr (std::is_same_v<T, float>) {
+        if (shadow)
+          simd::transform(
+              block.count, shadow + at, [](auto p) { return p; }, value + at);
       }
     }
   });
@@ -192,11 +215,45 @@ void DenseSet::average_as(int64_t step) {
   });
 }
 
+template <class T>
+DenseView<T> DenseSet::view() const {
+  DenseView<T> view{};
+  view.blocks = reinterpret_cast<const DenseBlock*>(device_blocks_.raw_data());
+  view.count = static_cast<int64_t>(blocks_.size());
+  view.values = values_.data<T>();
+  view.gradients = gradients_.data<const T>();
+  for (size_t i = 0; i < state_.size(); ++i) view.state[i] = state_[i].data<T>();
+  if (averages_.defined()) view.averages = averages_.data<T>();
+  if (shadows_.defined()) view.shadow = shadows_.data<bfloat16>();
+  return view;
+}
+
+Partials DenseSet::square(Cuda device, DeviceStep* step) {
+  if (parameters_.empty()) return {};
+  auto* const partials = partials_.data<double>();
+  if constexpr (kHasCuda)
+    dispatch_real(dtype_, [&]<class T>() { kernel::square_dense(device, view<T>(), partials, step); });
+  return {partials, partials_.numel()};
+}
+
+void DenseSet::update(Cuda device, const DeviceStep* step) {
+  if (parameters_.empty()) return;
+  keep_shadows();
+  if constexpr (kHasCuda)
+    dispatch_real(dtype_, [&]<class T>() { kernel::update_dense(device, rule_, view<T>(), step); });
+  values_.bump_version();
+  mark_shadows();
+}
+
 void DenseSet::swap_averages() {
   if (parameters_.empty()) return;
   const Tensor weights = values_.clone();
   copy_into(values_, averages_);
   copy_into(averages_, weights);
+  if (!shadows_.defined()) return;
+  // Here, and not when they are next read: a recorded graph reads this memory without asking.
+  copy_into(shadows_, values_);
+  mark_shadows();
 }
 
 void DenseSet::append_state(std::vector<NamedTensor>& to) const {

@@ -1,13 +1,16 @@
 #include "mixrec/optim/optimizer.h"
 
 #include "mixrec/core/copy.h"
-#include "mixrec/core/error.h"
+#include "mixrec/core/cuda.h"
+#include "mixrec/core/dispatch.h"
 #include "mixrec/optim/dense.h"
+#include "mixrec/optim/device.h"
 #include "mixrec/optim/table.h"
 
 #include <cmath>
 #include <map>
 #include <set>
+#include <type_traits>
 
 namespace mixrec {
 
@@ -17,6 +20,15 @@ struct Optimizer::Parts {
   optim::DenseSet dense;
   optim::TableSet tables;
   Tensor steps;  // i64 [1], to be saved like all other state
+  Device device;
+  Tensor shared;           // on a device: the bytes of a DeviceStep
+  StepReport last;         // of the last step,
+  bool on_device = false;  // unless it is to be fetched from there
+
+  optim::DeviceStep* device_step() const { return reinterpret_cast<optim::DeviceStep*>(shared.raw_data()); }
+  std::string name(size_t parameter) const {
+    return parameter < dense.size() ? dense.name(parameter) : tables.name(parameter - dense.size());
+  }
 };
 
 namespace {
@@ -74,6 +86,33 @@ std::vector<Trained> trained(const std::vector<Parameter>& parameters, Parameter
   return out;
 }
 
+Device device_of(const std::vector<Trained>& dense, const std::vector<Trained>& tables) {
+  const Trained& first = dense.empty() ? tables[0] : dense[0];
+  for (const auto* list : {&dense, &tables}) {
+    for (const Trained& p : *list) {
+      MR_CHECK(p.value.device() == first.value.device(), "the parameter ", p.name, " is on ",
+               p.value.device(), " and ", first.name, " on ", first.value.device(),
+               ": one optimiser trains on one device");
+    }
+  }
+  return first.value.device();
+}
+
+// The bytes of a fresh DeviceStep on a device.
+Tensor make_device_step(Device device) {
+  const optim::DeviceStep fresh;
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(&fresh);
+  return Tensor::from(std::vector<uint8_t>(bytes, bytes + sizeof fresh)).to(device);
+}
+
+// f(Cuda) for a device; the CPU's side never comes here.
+template <class F>
+void on_cuda(Device device, F&& f) {
+  on_backend(device, [&](auto backend) {
+    if constexpr (std::is_same_v<decltype(backend), Cuda>) f(backend);
+  });
+}
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, const OptimizerOptions& options)
@@ -91,8 +130,13 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, const OptimizerOptions& 
   MR_CHECK(!dense.empty() || !tables.empty(), "nothing to train: none of ", parameters_.size(),
            " parameters requires a gradient");
   const optim::MovingAverage average{options_.average_decay};
+  const Device device = device_of(dense, tables);
   parts_.reset(new Parts{optim::DenseSet(std::move(dense), options_.dense, average),
-                         optim::TableSet(std::move(tables), options_.tables, average), zeros({1}, i64)});
+                         optim::TableSet(std::move(tables), options_.tables, average),
+                         zeros({1}, i64, device),
+                         device,
+                         device.is_cuda() ? make_device_step(device) : Tensor(),
+                         {}});
 }
 
 Optimizer::~Optimizer() = default;
@@ -103,9 +147,14 @@ StepReport Optimizer::step(const StepOptions& options) {
   MR_OP("optimizer step");
   MR_CHECK(!averages_in_use_,
            "the averaged weights are in use; swap_averages() brings the trained ones back");
-  StepReport report;
+  StepReport& report = parts_->last;
+  report = {};
+  parts_->on_device = false;
   if (!options.loss_is_finite) return report;
-  auto& [dense, tables, steps] = *parts_;
+  if (parts_->device.is_cuda()) return step_on_device(options);
+  if (options.loss.defined() && !std::isfinite(options.loss.item())) return report;
+  auto& dense = parts_->dense;
+  auto& tables = parts_->tables;
   dense.collect();
   tables.collect();
   report.gradient_norm =
@@ -121,9 +170,68 @@ StepReport Optimizer::step(const StepOptions& options) {
   const int64_t step = this->steps() + 1;
   dense.update(step, options.lr_factor, scale);
   tables.update(step, options.lr_factor, scale);
-  steps.fill(static_cast<double>(step));
+  parts_->steps.fill(static_cast<double>(step));
   report.applied = true;
   report.table_rows = tables.rows();
+  return report;
+}
+
+StepReport Optimizer::step_on_device(const StepOptions& options) {
+  Parts& parts = *parts_;
+  MR_CHECK(!options.loss.defined() || (options.loss.numel() == 1 && is_floating(options.loss.dtype()) &&
+                                       options.loss.device() == parts.device),
+           "the loss must be one number on ", parts.device, ", got ", options.loss.dtype(),
+           options.loss.shape(), " on ", options.loss.device());
+  if (!cuda::capturing()) prepare(options);
+  optim::DeviceStep* const step = parts.device_step();
+  on_cuda(parts.device, [&](Cuda device) {
+    parts.dense.collect();
+    const optim::Partials squares = parts.dense.square(device, step);
+    const auto rows = parts.tables.collect(device, static_cast<int32_t>(parts.dense.size()), step);
+    if constexpr (kHasCuda) {
+      optim::kernel::decide(device,
+                            {.clip_norm = options_.clip_norm,
+                             .beta1 = options_.dense.beta1,
+                             .beta2 = options_.dense.beta2,
+                             .average = {options_.average_decay},
+                             .loss = options.loss.defined() ? options.loss.raw_data() : nullptr,
+                             .loss_dtype = options.loss.defined() ? options.loss.dtype() : f32},
+                            squares, rows.get(), parts.steps.data<int64_t>(), step);
+    }
+    parts.dense.update(device, step);
+    parts.tables.update(device, rows.get(), step);
+  });
+  parts.on_device = true;
+  StepReport report;
+  report.pending = true;
+  return report;
+}
+
+void Optimizer::prepare(const StepOptions& options) {
+  MR_OP("optimizer step");
+  MR_CHECK(parts_->device.is_cuda(), "prepare() is for replays, and the parameters are on ", parts_->device);
+  MR_CHECK(!cuda::capturing(), "prepare() inside a graph would be replayed with it: call it before replay()");
+  if constexpr (kHasCuda) {
+    on_cuda(parts_->device, [&](Cuda device) {
+      optim::kernel::set_numbers(device, options.lr_factor, options.gradient_scale, parts_->device_step());
+    });
+  }
+}
+
+StepReport Optimizer::report() const {
+  MR_OP("optimizer report");
+  if (!parts_->on_device) return parts_->last;
+  optim::DeviceStep found;
+  cuda::copy(&found, kCpu, parts_->device_step(), parts_->device, sizeof found);
+  MR_CHECK(found.lost_lookups == 0, found.lost_lookups,
+           " look-ups since the optimiser was made had an id outside their table, and were left out");
+  StepReport report;
+  report.applied = found.applied != 0;
+  report.gradient_norm = found.gradient_norm;
+  report.clip_factor = found.clip_factor;
+  report.table_rows = found.table_rows;
+  if (found.not_finite != optim::kNoParameter)
+    report.not_finite = parts_->name(static_cast<size_t>(found.not_finite));
   return report;
 }
 
@@ -131,7 +239,7 @@ void Optimizer::zero_grad() {
   for (const Parameter& p : parameters_) Tensor(p.value).zero_grad();
 }
 
-int64_t Optimizer::steps() const { return *parts_->steps.data<const int64_t>(); }
+int64_t Optimizer::steps() const { return parts_->steps.to_vector<int64_t>()[0]; }
 
 void Optimizer::swap_averages() {
   MR_OP("optimizer averages");
@@ -139,7 +247,7 @@ void Optimizer::swap_averages() {
   averages_in_use_ = !averages_in_use_;
   if (steps() == 0) return;
   parts_->dense.swap_averages();
-  parts_->tables.swap_averages(steps());
+  parts_->tables.swap_averages(parts_->steps);
 }
 
 std::vector<NamedTensor> Optimizer::state() const {

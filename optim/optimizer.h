@@ -12,6 +12,12 @@
 //
 // rules.h has the formulas, table.h what tables do with look-ups, options.h the names and numbers.  All bits
 // are the same for any number of threads.
+//
+// Parameters on a CUDA device are updated there: step() queues its work and waits for nothing, so it can be
+// recorded into a cuda::Graph, of which every replay is a step:
+//
+//   cuda::Graph graph([&] { optimizer.step({.loss = loss}); });
+//   optimizer.prepare({.lr_factor = …}), graph.replay();
 #pragma once
 
 #include "mixrec/core/parameter.h"
@@ -30,6 +36,7 @@ struct StepOptions {
   double lr_factor = 1;        // on every learning rate
   double gradient_scale = 1;   // on every gradient: 1 / k after k backwards of mean losses
   bool loss_is_finite = true;  // false: nothing is done
+  Tensor loss = {};            // one number, where the parameters are: nothing is done unless it is finite
 };
 
 struct StepReport {
@@ -37,7 +44,9 @@ struct StepReport {
   double gradient_norm = 0;  // over all gradients, look-ups summed by row; scaled, before clipping
   double clip_factor = 1;    // what clipping multiplied the gradients with
   int64_t table_rows = 0;    // that were updated
-  std::string not_finite;    // the first parameter whose gradient has a NaN or infinity
+  std::string
+      not_finite;        // the first parameter whose gradient has a NaN or infinity; empty when the loss has
+  bool pending = false;  // on a device: nothing of this is known yet, ask Optimizer::report()
 };
 
 class Optimizer {
@@ -45,8 +54,8 @@ class Optimizer {
   // Trains the dense parameters and tables that require a gradient and that no group freezes; buffers are
   // left alone.  Frozen ones stop requiring a gradient.  Moves dense parameters into one flat buffer, so make
   // it after the model is complete (loaded, cast, placed); views taken of a parameter before do not follow.
-  // Throws on two parameters of one name or one tensor, on a group that matches nothing, on a rule or a
-  // number that makes no sense, and when nothing is left to train.
+  // Throws on two parameters of one name or one tensor, on parameters on several devices, on a group that
+  // matches nothing, on a rule or a number that makes no sense, and when nothing is left to train.
   Optimizer(std::vector<Parameter> parameters, const OptimizerOptions& options);
   ~Optimizer();
   Optimizer(Optimizer&&) noexcept;
@@ -55,12 +64,23 @@ class Optimizer {
   // One step with the gradients since zero_grad(), from any number of backwards.  It is refused, and the
   // report says so, when the loss is not finite or the gradient norm is not; the next zero_grad() goes on as
   // if the batch had never been.  Gradients stay until zero_grad().
+  //
+  // On a device the report is `pending`.  While a graph is being recorded, lr_factor and gradient_scale are not
+  // looked at: a replay takes those of the last prepare().
   StepReport step(const StepOptions& options = {});
+
+  // Hands lr_factor and gradient_scale to the replays that follow.  Queued: replays already under way keep
+  // theirs.
+  void prepare(const StepOptions& options);
+
+  // What came of the last step, or of the last replay.  On a device it waits for it.  Throws when look-ups had
+  // ids outside their table.
+  StepReport report() const;
 
   // Forgets gradients and look-ups of all given parameters.
   void zero_grad();
 
-  int64_t steps() const;  // applied so far
+  int64_t steps() const;  // applied so far; on a device it waits
 
   // Exchanges the weights and their moving averages, to evaluate or save these; call it again to go back.
   // Before the first step both are the same.  Meanwhile step() and state() throw.  state.h defines the
@@ -78,6 +98,8 @@ class Optimizer {
 
  private:
   struct Parts;
+
+  StepReport step_on_device(const StepOptions& options);
 
   std::vector<Parameter> parameters_;
   OptimizerOptions options_;

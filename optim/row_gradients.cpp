@@ -1,6 +1,7 @@
 #include "mixrec/optim/row_gradients.h"
 
 #include "mixrec/autograd/meta.h"
+#include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/simd.h"
@@ -21,10 +22,20 @@ const std::vector<autograd::Lookup>& lookups_of(const Tensor& table) {
 void check_lookup(const Trained& table, const autograd::Lookup& lookup) {
   MR_CHECK(lookup.ids.dtype() == i64 && lookup.ids.is_contiguous(), "the ids of a look-up in ", table.name,
            " must be dense i64");
-  MR_CHECK(lookup.dy.dtype() == table.value.dtype() && lookup.dy.ndim() == 2 &&
+  const bool narrow = lookup.dy.dtype() == bf16 && table.value.dtype() == f32;
+  MR_CHECK((lookup.dy.dtype() == table.value.dtype() || narrow) && lookup.dy.ndim() == 2 &&
                lookup.dy.dim(1) == table.value.dim(1),
            "a look-up in ", table.name, " ", table.value.dtype(), table.value.shape(), " left a gradient ",
            lookup.dy.dtype(), lookup.dy.shape());
+  MR_CHECK(lookup.dy.dim(1) <= 1 || lookup.dy.strides()[1] == 1, "the gradient of a look-up in ", table.name,
+           " has columns apart from each other: its rows must be dense");
+  MR_CHECK(!lookup.weights.defined() || lookup.weights.dtype() == table.value.dtype() ||
+               lookup.weights.dtype() == lookup.dy.dtype(),
+           "the weights of a look-up in ", table.name, " are ", lookup.weights.dtype());
+  for (const Tensor& x : {lookup.ids, lookup.dy, lookup.rows, lookup.weights}) {
+    MR_CHECK(!x.defined() || x.device() == table.value.device(), "a look-up in ", table.name, " on ",
+             table.value.device(), " left tensors on ", x.device());
+  }
 }
 
 template <class T>
@@ -33,23 +44,65 @@ void add_scaled(int64_t n, T weight, const T* x, T* sum) {
       n, sum, [weight](auto a, auto s) { return simd::fma(decltype(a)(weight), a, s); }, x, sum);
 }
 
+int64_t count_lookups(const std::vector<Trained>& tables) {
+  int64_t count = 0;
+  for (const Trained& table : tables) {
+    MR_CHECK(!table.value.meta() || !table.value.meta()->grad.defined(), "the table ", table.name,
+             " has a dense gradient: something other than a look-up used it; make it a dense parameter");
+    for (const auto& lookup : lookups_of(table.value)) {
+      check_lookup(table, lookup);
+      count += lookup.ids.numel();
+    }
+  }
+  return count;
+}
+
 }  // namespace
+
+std::vector<LookupView> recorded_lookups(const std::vector<Trained>& tables, int64_t* count) {
+  *count = count_lookups(tables);
+  std::vector<LookupView> views;
+  int64_t at = 0, base = 0;
+  for (const Trained& table : tables) {
+    for (const autograd::Lookup& lookup : lookups_of(table.value)) {
+      if (lookup.ids.numel() == 0) continue;
+      const int64_t element = static_cast<int64_t>(size_of(lookup.dy.dtype()));
+      LookupView view{};
+      view.first = at;
+      view.count = lookup.ids.numel();
+      view.base = base;
+      view.table_rows = table.value.dim(0);
+      view.ids = lookup.ids.data<const int64_t>();
+      if (lookup.rows.defined()) view.places = lookup.rows.data<const int64_t>();
+      if (lookup.weights.defined()) {
+        view.weights = lookup.weights.raw_data();
+        view.narrow_weights = lookup.weights.dtype() != table.value.dtype();
+      }
+      view.dy = static_cast<const std::byte*>(lookup.dy.raw_data());
+      view.stride = lookup.dy.strides()[0] * element;
+      view.dy_rows = lookup.dy.dim(0);
+      view.narrow = lookup.dy.dtype() != table.value.dtype();
+      views.push_back(view);
+      at += view.count;
+    }
+    base += table.value.dim(0);
+  }
+  return views;
+}
 
 void RowGradients::collect(const std::vector<Trained>& tables) {
   bases_.assign(1, 0);
   widths_.clear();
-  int64_t count = 0;
   for (const Trained& table : tables) {
     bases_.push_back(bases_.back() + static_cast<uint64_t>(table.value.dim(0)));
     widths_.push_back(table.value.dim(1));
-    MR_CHECK(!table.value.meta() || !table.value.meta()->grad.defined(), "the table ", table.name,
-             " has a dense gradient: something other than a look-up used it; make it a dense parameter");
-    for (const auto& lookup : lookups_of(table.value)) count += lookup.ids.numel();
   }
+  const int64_t count = count_lookups(tables);
   items_.resize(static_cast<size_t>(count));
   recorded_.resize(static_cast<size_t>(count));
   sources_.resize(static_cast<size_t>(count));
   rows_.clear();
+  widened_.clear();
   if (count == 0) return;
   dispatch_real(tables[0].value.dtype(), [&]<class T>() {
     int64_t at = 0;
@@ -65,17 +118,26 @@ void RowGradients::collect(const std::vector<Trained>& tables) {
   });
 }
 
+// The numbers of a bf16 gradient in the table's dtype, kept for the step.
+Tensor RowGradients::widened(const Tensor& x, DType dtype) {
+  if (x.dtype() == dtype) return x;
+  widened_.push_back(empty(x.shape(), dtype));
+  copy_into(widened_.back(), x);
+  return widened_.back();
+}
+
 // Adds the look-ups of one table to items_ and recorded_ from place `at` on.
 template <class T>
 void RowGradients::append(const Trained& table, uint64_t base, int64_t& at) {
   const int64_t table_rows = table.value.dim(0);
   for (const autograd::Lookup& lookup : lookups_of(table.value)) {
-    check_lookup(table, lookup);
     const int64_t n = lookup.ids.numel();
     const int64_t* const ids = lookup.ids.data<const int64_t>();
-    const Mat<const T> dy = lookup.dy.mat<const T>();
+    const Mat<const T> dy = widened(lookup.dy, table.value.dtype()).template mat<const T>();
     const int64_t* const places = lookup.rows.defined() ? lookup.rows.data<const int64_t>() : nullptr;
-    const T* const weights = lookup.weights.defined() ? lookup.weights.data<const T>() : nullptr;
+    const T* const weights = lookup.weights.defined()
+                                 ? widened(lookup.weights, table.value.dtype()).template data<const T>()
+                                 : nullptr;
     parallel_for(n, 8, [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
         MR_CHECK(ids[j] >= 0 && ids[j] < table_rows, "the id ", ids[j], " is outside the ", table_rows,

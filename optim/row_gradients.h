@@ -1,6 +1,7 @@
 // The pending look-ups of all tables, brought together by row.
 #pragma once
 
+#include "mixrec/optim/device.h"
 #include "mixrec/optim/radix_sort.h"
 #include "mixrec/optim/state.h"
 
@@ -8,6 +9,10 @@
 #include <vector>
 
 namespace mixrec::optim {
+
+// The look-ups that wait at the tables, one after the other in the order of tables and recording, and their
+// number.  Throws on gradients of another width or dtype (a bf16 one may meet an f32 table).
+std::vector<LookupView> recorded_lookups(const std::vector<Trained>& tables, int64_t* count);
 
 // The gradient of a row is the sum over its look-ups, however many of them and from however many backwards,
 // in the order of recording.  A row with many is summed in pieces of a fixed number of look-ups, which are
@@ -47,6 +52,7 @@ class RowGradients {
     int64_t sum;
   };
 
+  Tensor widened(const Tensor& x, DType dtype);
   template <class T>
   void append(const Trained& table, uint64_t base, int64_t& at);
   void find_rows(const std::vector<Trained>& tables);
@@ -63,6 +69,7 @@ class RowGradients {
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
   Tensor sums_;  // of the pieces
+  std::vector<Tensor> widened_;
 };
 
 }  // namespace mixrec::optim

@@ -7,7 +7,8 @@
 
 namespace mixrec::optim {
 
-Tensor lazy_zeros(const Shape& shape, DType dtype) {
+Tensor lazy_zeros(const Shape& shape, DType dtype, Device device) {
+  if (!device.is_cpu()) return zeros(shape, dtype, device);
   Tensor zeros = empty(shape, dtype);
   auto* const begin = static_cast<std::byte*>(zeros.raw_data());
   auto* const end = begin + static_cast<size_t>(zeros.numel()) * size_of(dtype);

@@ -1,6 +1,7 @@
 // What the dense and the table side of an optimiser have in common.
 #pragma once
 
+#include "mixrec/core/host_device.h"
 #include "mixrec/core/tensor.h"
 
 #include <cmath>
@@ -25,8 +26,8 @@ struct Trained {
 };
 
 // Zeros whose memory is taken from the system only where it is first written: state of tables is as large as
-// the tables, and most rows of a large table are rarely seen.
-Tensor lazy_zeros(const Shape& shape, DType dtype);
+// the tables, and most rows of a large table are rarely seen.  (On a device all of it is taken.)
+Tensor lazy_zeros(const Shape& shape, DType dtype, Device device = kCpu);
 
 // f.operator()<T>() for f32 and f64, the dtypes that parameters and their state may have.
 template <class F>
@@ -48,7 +49,7 @@ void dispatch_real(DType dtype, F&& f) {
 struct MovingAverage {
   double decay = 0;
 
-  double kept(int64_t a, int64_t b) const {
+  MR_HOST_DEVICE double kept(int64_t a, int64_t b) const {
     return std::pow(decay, static_cast<double>(b - a)) * (1 - std::pow(decay, static_cast<double>(a))) /
            (1 - std::pow(decay, static_cast<double>(b)));
   }

@@ -1,10 +1,12 @@
 #include "mixrec/optim/table.h"
 
-#include "mixrec/core/error.h"
+#include "mixrec/core/dispatch.h"
 #include "mixrec/core/parallel_for.h"
+#include "mixrec/optim/loops.h"
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 namespace mixrec::optim {
 
@@ -19,56 +21,48 @@ std::vector<std::string> slot_names(const RuleOptions& rule) {
   return {"sum"};
 }
 
-// Rules for a row: called with the table, the row, the factor on its gradient, and a row of scratch, which
-// may be where the gradient lies.
+// A rule on one row, with the factor on its gradient, and a row of scratch, which may be where the gradient
+// lies.
 
 template <class T>
-struct SgdRow {
-  Sgd<T> rule;
-  void operator()(const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) const {
-    update(t.width, rule, scale, gradient, t.value + id * t.width);
-  }
-};
+void update_row(const Sgd<T>& rule, const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) {
+  update(t.width, rule, scale, gradient, t.value + id * t.width);
+}
 
 template <class T>
-struct AdagradRow {
-  Adagrad<T> rule;
-  void operator()(const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) const {
-    update(t.width, rule, scale, gradient, t.value + id * t.width, t.slots[0] + id * t.width);
-  }
-};
+void update_row(const Adagrad<T>& rule, const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) {
+  update(t.width, rule, scale, gradient, t.value + id * t.width, t.slots[0] + id * t.width);
+}
 
 template <class T>
-struct RowWiseAdagradRow {
-  T lr, weight_decay, eps;
-  void operator()(const TableView<T>& t, int64_t id, T scale, const T* gradient, T* scratch) const {
-    T* const p = t.value + id * t.width;
-    simd::transform(
-        t.width, scratch,
-        [&](auto g, auto value) { return decltype(g)(scale) * g + decltype(g)(weight_decay) * value; },
-        gradient, static_cast<const T*>(p));
-    T& sum = t.slots[0][id];
-    sum += static_cast<T>(sum_of_squares(t.width, scratch) / static_cast<double>(t.width));
-    const T rate = lr / (std::sqrt(sum) + eps);
-    simd::transform(
-        t.width, p, [&](auto value, auto d) { return value - decltype(d)(rate) * d; },
-        static_cast<const T*>(p), static_cast<const T*>(scratch));
-  }
-};
+void update_row(const RowWiseAdagrad<T>& rule, const TableView<T>& t, int64_t id, T scale, const T* gradient,
+                T* scratch) {
+  T* const p = t.value + id * t.width;
+  simd::transform(
+      t.width, scratch, [&](auto g, auto value) { return rule.decayed(scale, g, value); }, gradient,
+      static_cast<const T*>(p));
+  T& sum = t.slots[0][id];
+  sum += static_cast<T>(sum_of_squares(t.width, scratch) / static_cast<double>(t.width));
+  const T rate = rule.rate(sum);
+  simd::transform(
+      t.width, p, [&](auto value, auto d) { return value - decltype(d)(rate) * d; }, static_cast<const T*>(p),
+      static_cast<const T*>(scratch));
+}
 
+// Corrected by the row's own count.
 template <class T>
-struct LazyAdamRow {
+struct LazyAdam {
   Adam<T> rule;
-  double lr;
   const std::vector<AdamCorrection>* corrections;
-  void operator()(const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) const {
-    const auto step = static_cast<size_t>(++t.steps[id]);
-    Adam<T> own = rule;
-    own.correct(lr, (*corrections)[std::min(step, corrections->size() - 1)]);
-    const int64_t at = id * t.width;
-    update(t.width, own, scale, gradient, t.value + at, t.slots[0] + at, t.slots[1] + at);
-  }
 };
+template <class T>
+void update_row(const LazyAdam<T>& lazy, const TableView<T>& t, int64_t id, T scale, const T* gradient, T*) {
+  const auto step = static_cast<size_t>(++t.steps[id]);
+  Adam<T> rule = lazy.rule;
+  rule.correct((*lazy.corrections)[std::min(step, lazy.corrections->size() - 1)]);
+  const int64_t at = id * t.width;
+  update(t.width, rule, scale, gradient, t.value + at, t.slots[0] + at, t.slots[1] + at);
+}
 
 template <class T>
 void prefetch_row(const T* row, int64_t width) {
@@ -97,6 +91,7 @@ TableSet::TableSet(std::vector<Trained> tables, const RuleOptions& rule, MovingA
   for (const Trained& table : tables_) {
     const Tensor& value = table.value;
     dtype_ = tables_[0].value.dtype();
+    device_ = tables_[0].value.device();
     MR_CHECK(value.ndim() == 2 && value.is_contiguous(), "the table ", table.name, " ", value.shape(),
              " must be [rows, width] and dense in memory");
     MR_CHECK(value.dtype() == dtype_, "the table ", table.name, " is ", value.dtype(), " and ",
@@ -105,15 +100,83 @@ TableSet::TableSet(std::vector<Trained> tables, const RuleOptions& rule, MovingA
     State& state = states_.emplace_back();
     const Shape slot_shape = rule_.name == "row_wise_adagrad" ? Shape{value.dim(0)} : value.shape();
     for (size_t i = 0; i < slot_names(rule_).size(); ++i) {
-      state.slots.push_back(lazy_zeros(slot_shape, dtype_));
+      state.slots.push_back(lazy_zeros(slot_shape, dtype_, device_));
       if (rule_.initial_accumulator > 0) state.slots.back().fill(rule_.initial_accumulator);
     }
-    if (rule_.name == "lazy_adam") state.steps = lazy_zeros({value.dim(0)}, i32);
+    if (rule_.name == "lazy_adam") state.steps = lazy_zeros({value.dim(0)}, i32, device_);
     if (average_.decay > 0) {
-      state.average = lazy_zeros(value.shape(), dtype_);
-      state.average_step = lazy_zeros({value.dim(0)}, i32);
+      state.average = lazy_zeros(value.shape(), dtype_, device_);
+      state.average_step = lazy_zeros({value.dim(0)}, i32, device_);
     }
   }
+  if (!tables_.empty() && device_.is_cuda()) make_device_tables();
+}
+
+std::vector<DeviceTable> TableSet::device_tables() const {
+  std::vector<DeviceTable> entries;
+  int64_t base = 0;
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    const Trained& table = tables_[i];
+    const State& state = states_[i];
+    DeviceTable entry{};
+    entry.base = base;
+    entry.rows = table.value.dim(0);
+    entry.width = table.value.dim(1);
+    entry.lr = table.lr;
+    entry.weight_decay = table.weight_decay;
+    entry.value = table.value.raw_data();
+    for (size_t s = 0; s < state.slots.size(); ++s) entry.slots[s] = state.slots[s].raw_data();
+    if (state.steps) entry.steps = state.steps.data<int32_t>();
+    if (state.average) entry.average = state.average.raw_data();
+    if (state.average_step) entry.average_step = state.average_step.data<int32_t>();
+    base += entry.rows;
+    entries.push_back(entry);
+  }
+  return entries;
+}
+
+void TableSet::make_device_tables() {
+  const auto entries = device_tables();
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(entries.data());
+  device_tables_ =
+      Tensor::from(std::vector<uint8_t>(bytes, bytes + entries.size() * sizeof(DeviceTable))).to(device_);
+  // State has the alignment of fresh memory; a table may be a view.
+  vectorisable_ = dtype_ == f32;
+  for (const Trained& table : tables_) {
+    vectorisable_ = vectorisable_ && table.value.dim(1) % 4 == 0 &&
+                    reinterpret_cast<uintptr_t>(table.value.raw_data()) % 16 == 0;
+    home_.push_back(table.value.raw_data());
+  }
+}
+
+std::shared_ptr<DeviceRows> TableSet::collect(Cuda device, int32_t first_parameter, DeviceStep* step) {
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    MR_CHECK(tables_[i].value.raw_data() == home_[i], "the table ", tables_[i].name,
+             " was moved after the optimiser was made; make the optimiser last");
+  }
+  int64_t count = 0;
+  const auto lookups = recorded_lookups(tables_, &count);
+  std::shared_ptr<DeviceRows> rows;
+  if (count == 0) return rows;
+  int64_t table_rows = 0;
+  for (const Trained& table : tables_) table_rows += table.value.dim(0);
+  const DeviceTables tables{reinterpret_cast<const DeviceTable*>(device_tables_.raw_data()),
+                            static_cast<int32_t>(tables_.size()),
+                            first_parameter,
+                            table_rows,
+                            widest_,
+                            vectorisable_};
+  if constexpr (kHasCuda)
+    dispatch_real(dtype_,
+                  [&]<class T>() { rows = kernel::collect_rows<T>(device, tables, lookups, count, step); });
+  return rows;
+}
+
+void TableSet::update(Cuda device, const DeviceRows* rows, const DeviceStep* step) {
+  if (!rows) return;
+  if constexpr (kHasCuda)
+    dispatch_real(dtype_, [&]<class T>() { kernel::update_rows<T>(device, rule_, average_, *rows, step); });
+  for (const Trained& table : tables_) table.value.bump_version();
 }
 
 template <class T>
@@ -171,7 +234,7 @@ void TableSet::extend_corrections(int64_t step) {
   const auto settled = [](const AdamCorrection& c) { return c.first == 1 && c.second == 1; };
   while (static_cast<int64_t>(corrections_.size()) <= step) {
     if (!corrections_.empty() && settled(corrections_.back())) return;
-    corrections_.emplace_back(rule_, static_cast<int64_t>(corrections_.size()));
+    corrections_.emplace_back(rule_.beta1, rule_.beta2, static_cast<int64_t>(corrections_.size()));
   }
 }
 
@@ -183,28 +246,24 @@ void TableSet::update(int64_t step, double lr_factor, double gradient_scale) {
 
 template <class T>
 void TableSet::update_as(int64_t step, double lr_factor, double gradient_scale) {
-  const auto run_rules = [&](auto make) {
-    std::vector<decltype(make(0.0, 0.0))> rules;
-    for (const Trained& table : tables_) rules.push_back(make(table.lr * lr_factor, table.weight_decay));
-    run<T>(step, rules, gradient_scale);
+  const RuleNumbers numbers(rule_);
+  const auto rules_of = [&]<class Rule>() {
+    std::vector<Rule> rules;
+    for (const Trained& table : tables_)
+      rules.push_back(Rule::make(numbers, table.lr * lr_factor, table.weight_decay, {}));
+    return rules;
   };
-  const T eps = static_cast<T>(rule_.eps);
-  if (rule_.name == "sgd") {
-    run_rules([](double lr, double decay) { return SgdRow<T>{{static_cast<T>(lr), static_cast<T>(decay)}}; });
-  } else if (rule_.name == "adagrad") {
-    run_rules([&](double lr, double decay) {
-      return AdagradRow<T>{{static_cast<T>(lr), static_cast<T>(decay), eps}};
-    });
-  } else if (rule_.name == "row_wise_adagrad") {
-    run_rules([&](double lr, double decay) {
-      return RowWiseAdagradRow<T>{static_cast<T>(lr), static_cast<T>(decay), eps};
-    });
-  } else {
-    extend_corrections(step);
-    run_rules([&](double lr, double decay) {
-      return LazyAdamRow<T>{adam_rule<T>(rule_, lr, decay, true), lr, &corrections_};
-    });
-  }
+  with_table_rule<T>(rule_, [&]<class Rule>() {
+    const auto rules = rules_of.template operator()<Rule>();
+    if constexpr (std::is_same_v<Rule, Adam<T>>) {
+      extend_corrections(step);
+      std::vector<LazyAdam<T>> lazy;
+      for (const Rule& rule : rules) lazy.push_back({rule, &corrections_});
+      run<T>(step, lazy, gradient_scale);
+    } else {
+      run<T>(step, rules, gradient_scale);
+    }
+  });
 }
 
 template <class T, class Rule>
@@ -224,7 +283,8 @@ void TableSet::run(int64_t step, const std::vector<Rule>& rules, double gradient
       const auto table = static_cast<size_t>(row.table);
       if (average_.decay > 0) bring_average(views[table], row.id, step - 1);
       const T* gradient = gradients_.gradient(row, scratch.data());
-      rules[table](views[table], row.id, static_cast<T>(gradient_scale), gradient, scratch.data());
+      update_row(rules[table], views[table], row.id, static_cast<T>(gradient_scale), gradient,
+                 scratch.data());
     }
   });
 }
@@ -240,8 +300,10 @@ void TableSet::bring_average(const TableView<T>& table, int64_t id, int64_t step
   since = static_cast<int32_t>(step);
 }
 
-void TableSet::swap_averages(int64_t step) {
+void TableSet::swap_averages(const Tensor& steps) {
   if (tables_.empty()) return;
+  if (device_.is_cuda()) return swap_on_device(steps);
+  const int64_t step = *steps.data<const int64_t>();
   dispatch_real(dtype_, [&]<class T>() {
     const auto views = this->views<T>();
     for (size_t i = 0; i < views.size(); ++i) {
@@ -258,6 +320,19 @@ void TableSet::swap_averages(int64_t step) {
       tables_[i].value.bump_version();
     }
   });
+}
+
+void TableSet::swap_on_device(const Tensor& steps) {
+  const auto entries = device_tables();
+  on_backend(device_, [&](auto backend) {
+    if constexpr (std::is_same_v<decltype(backend), Cuda>) {
+      dispatch_real(dtype_, [&]<class T>() {
+        for (const DeviceTable& table : entries)
+          kernel::swap_averages<T>(backend, average_, table, steps.data<const int64_t>());
+      });
+    }
+  });
+  for (const Trained& table : tables_) table.value.bump_version();
 }
 
 void TableSet::append_state(std::vector<NamedTensor>& to) const {

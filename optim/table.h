@@ -12,11 +12,13 @@
 //                      m, v and the decay p -= lr λ p rest in the steps between
 #pragma once
 
+#include "mixrec/optim/device.h"
 #include "mixrec/optim/row_gradients.h"
 #include "mixrec/optim/rules.h"
 #include "mixrec/optim/state.h"
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -36,8 +38,11 @@ struct TableView {
 
 class TableSet {
  public:
-  // Each [rows, width], all of one dtype, f32 or f64, dense in memory.
+  // Each [rows, width], all of one dtype, f32 or f64, on one device, dense in memory.
   TableSet(std::vector<Trained> tables, const RuleOptions& rule, MovingAverage average);
+
+  size_t size() const { return tables_.size(); }
+  const std::string& name(size_t table) const { return tables_[table].name; }
 
   // Brings the look-ups together by row: what a step starts with.
   void collect();
@@ -47,8 +52,15 @@ class TableSet {
 
   // Step number `step` (from 1), with gradients times `gradient_scale`.
   void update(int64_t step, double lr_factor, double gradient_scale);
-  // Exchanges weights and averages after step number `step`.  Calling it twice restores the weights.
-  void swap_averages(int64_t step);
+
+  // The same on a device, queued.  Tables are numbered from `first_parameter` on.  What collect() returns, null
+  // without look-ups, is for decide() and update().
+  std::shared_ptr<DeviceRows> collect(Cuda device, int32_t first_parameter, DeviceStep* step);
+  void update(Cuda device, const DeviceRows* rows, const DeviceStep* step);
+
+  // Exchanges weights and averages after the step whose number (i64 [1]) is given.  Calling it twice restores
+  // the weights.
+  void swap_averages(const Tensor& steps);
 
   void append_state(std::vector<NamedTensor>& to) const;
 
@@ -60,6 +72,9 @@ class TableSet {
 
   template <class T>
   std::vector<TableView<T>> views() const;
+  std::vector<DeviceTable> device_tables() const;
+  void make_device_tables();
+  void swap_on_device(const Tensor& steps);
   template <class T>
   void update_as(int64_t step, double lr_factor, double gradient_scale);
   template <class T, class Rule>
@@ -72,10 +87,15 @@ class TableSet {
   RuleOptions rule_;
   MovingAverage average_;
   DType dtype_ = f32;
+  Device device_;
   int64_t widest_ = 0;
   std::vector<State> states_;
   RowGradients gradients_;
   std::vector<AdamCorrection> corrections_;  // lazy_adam: by t; beyond the last entry as there
+
+  Tensor device_tables_;           // on a device: DeviceTables
+  std::vector<const void*> home_;  // where each table was then
+  bool vectorisable_ = false;
 };
 
 }  // namespace mixrec::optim
