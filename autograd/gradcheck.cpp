@@ -9,12 +9,19 @@
 namespace mixrec {
 namespace {
 
-double dot(const Tensor& a, const Tensor& b) {
+double dot(const Tensor& a, const std::vector<double>& y) {
   const auto x = a.to_vector<double>();
-  const auto y = b.to_vector<double>();
   double sum = 0;
   for (size_t i = 0; i < x.size(); ++i) sum += x[i] * y[i];
   return sum;
+}
+
+void set(const Tensor& x, int64_t element, double value) {
+  if (x.device().is_cpu()) {
+    x.data<double>()[element] = value;
+  } else {
+    x.detach().reshape({-1}).narrow(0, element, 1).fill(value);
+  }
 }
 
 // Relative error of the whole input, and its worst element.
@@ -45,9 +52,10 @@ GradcheckResult gradcheck(const std::function<Tensor(const std::vector<Tensor>&)
   for (Tensor& x : leaves) x.zero_grad();
   const Tensor y = fn(leaves);
   MR_CHECK(y.dtype() == f64, "gradcheck needs f64, the result is ", y.dtype());
-  Tensor upstream = empty_like(y);
-  Rng(options.seed).fill_normal(upstream, 0, 1);
-  y.backward(upstream);
+  Tensor random = empty(y.shape(), f64);
+  Rng(options.seed).fill_normal(random, 0, 1);
+  y.backward(random.to(y.device()));
+  const auto upstream = random.to_vector<double>();
 
   GradcheckResult result;
   const NoGrad off;
@@ -59,17 +67,17 @@ GradcheckResult gradcheck(const std::function<Tensor(const std::vector<Tensor>&)
     const std::vector<double> analytic = x.grad().defined()
                                              ? x.grad().to_vector<double>()
                                              : std::vector<double>(static_cast<size_t>(x.numel()));
+    const std::vector<double> values = x.to_vector<double>();
     Comparison comparison;
     const int64_t stride = (x.numel() + options.max_elements - 1) / options.max_elements;
     for (int64_t e = 0; e < x.numel(); e += stride) {
-      double& value = x.data<double>()[e];
-      const double original = value;
+      const double original = values[static_cast<size_t>(e)];
       const double step = options.step * std::max(1.0, std::abs(original));
-      value = original + step;
+      set(x, e, original + step);
       const double above = dot(fn(leaves), upstream);
-      value = original - step;
+      set(x, e, original - step);
       const double below = dot(fn(leaves), upstream);
-      value = original;
+      set(x, e, original);
       comparison.add(e, analytic[static_cast<size_t>(e)], (above - below) / (2 * step));
     }
     const double error = comparison.error();

@@ -30,6 +30,9 @@ Tensor normal(Rng& rng, const Shape& shape);                            // f64
 Tensor uniform(Rng& rng, const Shape& shape, double low, double high);  // f64
 Tensor integers(Rng& rng, const Shape& shape, int64_t below);           // i64 in [0, below)
 
+// A constant of a case, on the device of the inputs that it goes with.
+inline Tensor beside(const Tensor& input, const Tensor& constant) { return constant.to(input.device()); }
+
 // Families; each is one file of rows.
 void add_view_cases(std::vector<OpCase>& cases);
 void add_arithmetic_cases(std::vector<OpCase>& cases);

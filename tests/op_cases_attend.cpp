@@ -43,7 +43,9 @@ void add_attend_cases(std::vector<OpCase>& cases) {
                        return {normal(rng, {candidates.to_vector<int64_t>().back(), n, width}),
                                normal(rng, {events.to_vector<int64_t>().back(), n * width})};
                      },
-                     [=](const Inputs& in) { return attend(in[0], in[1], events, candidates); }});
+                     [=](const Inputs& in) {
+                       return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
+                     }});
     const auto inputs = [=](Rng& rng) -> Inputs {
       const int64_t queries = 4;  // their width
       return {normal(rng, {candidates.to_vector<int64_t>().back(), n, queries}),
@@ -51,11 +53,13 @@ void add_attend_cases(std::vector<OpCase>& cases) {
               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
     };
     cases.push_back({"cross_attention", layout.name, inputs, [=](const Inputs& in) {
-                       return cross_attention(in[0], in[1], in[2], in[3], events, candidates);
+                       return cross_attention(in[0], in[1], in[2], in[3], beside(in[0], events),
+                                              beside(in[0], candidates));
                      }});
     cases.push_back({"cross_attention", "literal, " + layout.name, inputs,
                      [=](const Inputs& in) {
-                       return reference::cross_attention(in[0], in[1], in[2], in[3], events, candidates);
+                       return reference::cross_attention(in[0], in[1], in[2], in[3], beside(in[0], events),
+                                                         beside(in[0], candidates));
                      },
                      /*no_gradient=*/"", "the reference rounds after each of many plain ops"});
   }

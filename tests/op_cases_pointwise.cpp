@@ -67,7 +67,9 @@ void add_loss_cases(std::vector<OpCase>& cases) {
     labels.select(0, 0).fill(NAN);
     weights.select(0, 0).fill(0);
     const auto logits = [shape](Rng& random) -> Inputs { return {normal(random, shape)}; };
-    const auto in = [](const Tensor& data, const Inputs& x) { return cast(data, x[0].dtype()); };
+    const auto in = [](const Tensor& data, const Inputs& x) {
+      return cast(beside(x[0], data), x[0].dtype());
+    };
     const Tensor plain = labels.narrow(0, 1, 300).clone();
     const std::string label = std::to_string(tasks) + " tasks";
     cases.push_back({"bce_with_logits", label, logits,

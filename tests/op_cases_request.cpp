@@ -27,12 +27,13 @@ void add_request_cases(std::vector<OpCase>& cases) {
     const auto rows = [](int64_t count) {
       return [count](Rng& rng) -> Inputs { return {normal(rng, {count, 3, 11})}; };
     };
-    cases.push_back({"expand_by_request", label, rows(requests),
-                     [offsets](const Inputs& in) { return expand_by_request(in[0], offsets); }});
+    cases.push_back({"expand_by_request", label, rows(requests), [offsets](const Inputs& in) {
+                       return expand_by_request(in[0], beside(in[0], offsets));
+                     }});
     cases.push_back({"segment_sum", label, rows(total),
-                     [offsets](const Inputs& in) { return segment_sum(in[0], offsets); }});
+                     [offsets](const Inputs& in) { return segment_sum(in[0], beside(in[0], offsets)); }});
     cases.push_back({"segment_mean", label, rows(total),
-                     [offsets](const Inputs& in) { return segment_mean(in[0], offsets); }});
+                     [offsets](const Inputs& in) { return segment_mean(in[0], beside(in[0], offsets)); }});
   }
 }
 
@@ -66,12 +67,13 @@ void add_embedding_cases(std::vector<OpCase>& cases) {
     for (const auto& lengths : std::vector<std::vector<int64_t>>{{2, 0, 5, 1}, {0, 0}, {}}) {
       const Tensor offsets = offsets_of(lengths);
       const int64_t total = offsets.to_vector<int64_t>().back();
-      cases.push_back(
-          {"embedding_bag", name + " of " + std::to_string(total),
-           [total](Rng& rng) -> Inputs {
-             return {normal(rng, {6, 17}), integers(rng, {total}, 6)};
-           },
-           [offsets, mode](const Inputs& in) { return embedding_bag(in[0], in[1], offsets, mode); }});
+      cases.push_back({"embedding_bag", name + " of " + std::to_string(total),
+                       [total](Rng& rng) -> Inputs {
+                         return {normal(rng, {6, 17}), integers(rng, {total}, 6)};
+                       },
+                       [offsets, mode](const Inputs& in) {
+                         return embedding_bag(in[0], in[1], beside(in[0], offsets), mode);
+                       }});
     }
   }
 }

@@ -1,4 +1,4 @@
-// Every op of the table, checked in every way.
+// Every op of the table, checked in every way, on the host and on a card.
 #include "mixrec/autograd/gradcheck.h"
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/copy.h"
@@ -6,6 +6,7 @@
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/storage.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/tests/card.h"
 #include "mixrec/tests/op_cases.h"
 
 #include <cmath>
@@ -27,7 +28,13 @@ struct Tolerance {
 Tolerance tolerance(DType dtype) {
   if (dtype == bf16) return {2e-2, 2e-2};
   if (dtype == f32) return {1e-5, 1e-4};
-  return {1e-12, 1e-12};
+  return {1e-12, 1e-11};
+}
+
+std::vector<Tensor> on(Device device, std::vector<Tensor> tensors) {
+  for (Tensor& x : tensors)
+    if (x.defined()) x = x.to(device);
+  return tensors;
 }
 
 std::vector<Tensor> inputs_of(const OpCase& row) {
@@ -53,7 +60,7 @@ Outcome evaluate(const OpCase& row, std::vector<Tensor> inputs) {
   if (!row.no_gradient.empty()) return out;
   Tensor upstream = empty(out.y.shape(), f64);
   Rng(5).fill_normal(upstream, 0, 1);
-  out.y.backward(cast(upstream, out.y.dtype()));
+  out.y.backward(cast(upstream, out.y.dtype()).to(out.y.device()));
   for (const Tensor& x : inputs) {
     if (!x.defined() || !is_floating(x.dtype())) continue;
     out.grads.push_back(x.grad().defined() ? x.grad() : zeros_like(x));
@@ -96,7 +103,7 @@ double row_distance(const Tensor& a, const Tensor& b) {
 
 bool same_bits(const Tensor& a, const Tensor& b) {
   if (!(a.shape() == b.shape()) || a.dtype() != b.dtype()) return false;
-  const Tensor x = a.contiguous(), y = b.contiguous();
+  const Tensor x = a.contiguous().to(kCpu), y = b.contiguous().to(kCpu);
   const size_t bytes = static_cast<size_t>(x.numel()) * size_of(x.dtype());
   return bytes == 0 || std::memcmp(x.raw_data(), y.raw_data(), bytes) == 0;
 }
@@ -113,7 +120,7 @@ Tensor strided(const Tensor& x) {
   Shape wide = x.shape();
   wide.set(-1, x.dim(-1) + 5);
   wide.set(-2, x.dim(-2) + 1);
-  const Tensor buffer = full(wide, NAN, x.dtype());
+  const Tensor buffer = full(wide, NAN, x.dtype(), x.device());
   const Tensor view = buffer.narrow(-1, 3, x.dim(-1)).narrow(-2, 1, x.dim(-2));
   copy_into(view, x);
   return view;
@@ -139,34 +146,31 @@ void for_all_cases(F f) {
   }
 }
 
-}  // namespace
-
-TEST_CASE("ops: gradients agree with finite differences in f64") {
-  // Thousands of tiny calls: on a busy machine threads would mostly wait for each other.
-  const int threads = num_threads();
-  set_num_threads(1);
-  for_all_cases([](const OpCase& row) {
+// Against central differences, over a sample of the elements of large inputs: they are there for the reductions
+// that they are cut into.
+void check_gradients(Device device, int64_t elements) {
+  for_all_cases([&](const OpCase& row) {
     if (!row.no_gradient.empty()) return;
-    auto inputs = inputs_of(row);
+    auto inputs = on(device, inputs_of(row));
     require_gradients(inputs);
-    // A sample of the elements of large inputs: they are there for the reductions that they are cut into.
-    const auto result = gradcheck(row.run, inputs, {.max_elements = 750});
+    const auto result = gradcheck(row.run, inputs, {.max_elements = elements});
     CHECK_MESSAGE(result.passed, result.message);
   });
-  set_num_threads(threads);
 }
 
-TEST_CASE("ops: f32 and bf16 agree with f64") {
-  for_all_cases([](const OpCase& row) {
-    if (!row.no_low_precision.empty()) return;
-    for (const DType dtype : {f32, bf16}) {
+// Against f64 on the host.
+void check_precision(Device device, const std::vector<DType>& dtypes) {
+  for_all_cases([&](const OpCase& row) {
+    for (const DType dtype : dtypes) {
+      if (dtype != f64 && !row.no_low_precision.empty()) continue;
       const std::string dtype_name = name_of(dtype);
       CAPTURE(dtype_name);
       const auto low = converted(inputs_of(row), dtype);
       // The reference sees the rounded inputs: what is measured is the op, not the rounding of its operands.
-      const Outcome expected = evaluate(row, converted(low, f64)), got = evaluate(row, low);
+      const Outcome expected = evaluate(row, converted(low, f64)), got = evaluate(row, on(device, low));
       const Tolerance limit = tolerance(dtype);
       CHECK(got.y.dtype() == dtype);
+      CHECK(got.y.device() == device);
       CHECK(distance(got.y, expected.y) <= limit.forward);
       CHECK(row_distance(got.y, expected.y) <= limit.forward);
       for (size_t i = 0; i < expected.grads.size(); ++i) {
@@ -177,6 +181,31 @@ TEST_CASE("ops: f32 and bf16 agree with f64") {
     }
   });
 }
+
+void check_strides(Device device) {
+  for_all_cases([&](const OpCase& row) {
+    if (!row.dense_only.empty()) return;
+    const auto dense = on(device, inputs_of(row));
+    std::vector<Tensor> views;
+    for (const Tensor& x : dense) views.push_back(strided(x));
+    const Outcome expected = evaluate(row, dense), got = evaluate(row, views);
+    CHECK(distance(got.y, expected.y) <= 1e-12);
+    for (size_t i = 0; i < expected.grads.size(); ++i)
+      CHECK(distance(got.grads[i], expected.grads[i]) <= 1e-12);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("ops: gradients agree with finite differences in f64") {
+  // Thousands of tiny calls: on a busy machine threads would mostly wait for each other.
+  const int threads = num_threads();
+  set_num_threads(1);
+  check_gradients(kCpu, 750);
+  set_num_threads(threads);
+}
+
+TEST_CASE("ops: f32 and bf16 agree with f64") { check_precision(kCpu, {f32, bf16}); }
 
 TEST_CASE(
     "ops: bits do not change from run to run, with threads, or over poisoned memory; nothing is written "
@@ -196,17 +225,34 @@ TEST_CASE(
   });
 }
 
-TEST_CASE("ops: row strides and misaligned rows give the numbers of dense tensors") {
+TEST_CASE("ops: row strides and misaligned rows give the numbers of dense tensors") { check_strides(kCpu); }
+
+TEST_CASE("cuda: ops: gradients agree with finite differences in f64") {
+  if (has_card("gradients of the op table on a card")) check_gradients(kCard, 60);
+}
+
+TEST_CASE("cuda: ops: f32, bf16 and f64 agree with f64 on the host") {
+  if (has_card("numbers of the op table on a card")) check_precision(kCard, {f32, bf16, f64});
+}
+
+TEST_CASE(
+    "cuda: ops: bits do not change from run to run or over poisoned memory; nothing is written outside") {
+  if (!has_card("bits and guard bands of the op table on a card")) return;
   for_all_cases([](const OpCase& row) {
-    if (!row.dense_only.empty()) return;
-    const auto dense = inputs_of(row);
-    std::vector<Tensor> views;
-    for (const Tensor& x : dense) views.push_back(strided(x));
-    const Outcome expected = evaluate(row, dense), got = evaluate(row, views);
-    CHECK(distance(got.y, expected.y) <= 1e-12);
-    for (size_t i = 0; i < expected.grads.size(); ++i)
-      CHECK(distance(got.grads[i], expected.grads[i]) <= 1e-12);
+    for (const DType dtype : {f32, bf16}) {
+      const auto inputs = converted(inputs_of(row), dtype);
+      const auto fresh = [&] { return on(kCard, inputs); };
+      const Outcome once = evaluate(row, fresh());
+      check_same_bits(evaluate(row, fresh()), once);
+      const Guards guards;
+      check_same_bits(evaluate(row, fresh()), once);
+      CHECK(guards.violations() == 0);
+    }
   });
+}
+
+TEST_CASE("cuda: ops: row strides and misaligned rows give the numbers of dense tensors") {
+  if (has_card("row strides of the op table on a card")) check_strides(kCard);
 }
 
 TEST_CASE("ops: every op has a row in the table") {
