@@ -67,9 +67,11 @@ help:
 	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
 	@echo "make test            every test;  make asan: the same under sanitizers"
 	@echo "make bench           JSON lines: products, ops, training steps"
+	@echo "make gpu-test        on a machine with a card: every test there, then compute-sanitizer;  make gpu-bench"
 	@echo "make examples        the programs of examples/"
 	@echo "make lint format     rules of the code;  make install PREFIX=DIR"
 	@echo "BUILD=DIR puts everything elsewhere than build/;  ARCH=x86-64-v2 builds for older processors"
+	@echo "CUDA=1 or 0 builds with CUDA or without (default: as nvcc and a card are here);  CUDA_ARCH=90a"
 
 $(BUILD)/include/mixrec:
 	@mkdir -p $(BUILD)/include && ln -sfn $(CURDIR) $@
@@ -139,6 +141,17 @@ test-build: $(tests)
 test: $(tests)
 	$(tests)
 
+# On a card.  tests/gpu_last_run.txt keeps what came of it.
+.PHONY: gpu-test gpu-bench need-card
+need-card:
+	@nvidia-smi -L >/dev/null 2>&1 || { echo "make $(MAKECMDGOALS) needs an NVIDIA card, and nvidia-smi finds none here"; exit 1; }
+gpu-test: need-card
+	$(MAKE) CUDA=1 test-build
+	tests/gpu_test.sh $(tests)
+gpu-bench: need-card
+	$(MAKE) CUDA=1 $(BUILD)/bench/gpu_bench
+	$(BUILD)/bench/gpu_bench
+
 # Address and undefined-behaviour sanitizers over the whole suite.  OpenMP and leaks of its pool are not ours to check.
 .PHONY: asan
 asan:
@@ -161,7 +174,7 @@ $(demo_log)/schema.json: $(binary)
 
 .PHONY: bench examples
 bench: $(benches)
-	@for bench in $(benches); do $$bench || exit 1; done
+	@for bench in $(filter-out %/gpu_bench,$(benches)); do $$bench || exit 1; done
 examples: $(examples)
 
 .PHONY: lint lint-headers lint-isa
@@ -202,6 +215,6 @@ install: $(library) $(binary)
 format:
 	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

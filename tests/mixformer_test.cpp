@@ -8,6 +8,7 @@
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/card.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
 #include "mixrec/tests/message_of.h"
@@ -40,10 +41,11 @@ Tensor loss_of(const MixFormer& model, const RequestBatch& batch) {
                                       cast(batch.weights, f64)));
 }
 
-std::vector<double> losses_of(const Golden& golden, const OptimizerOptions& options) {
+std::vector<double> losses_of(const Golden& golden, const OptimizerOptions& options, Device device) {
   const FeatureSet spec = golden_spec();
-  const RequestBatch batch = golden_batch(golden, spec);
+  const RequestBatch batch = golden_batch(golden, spec).to(device);
   MixFormer model = golden_model(golden, golden_options(false));
+  to_device(model, device);
   Optimizer optimizer(parameters(model), options);
   std::vector<double> losses;
   for (int step = 0; step < 11; ++step) {
@@ -62,19 +64,18 @@ void check_losses(const std::vector<double>& got, const Tensor& expected) {
   for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(1e-10));
 }
 
-}  // namespace
-
-TEST_CASE("MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+void check_golden(Device device) {
   for (const bool pooled : {false, true}) {
     for (const char* recompute : {"none", "ffn", "block"}) {
       CAPTURE(pooled);
       CAPTURE(recompute);
       const Golden golden(pooled ? "mixformer_pooled" : "mixformer");
       const FeatureSet spec = golden_spec();
-      const RequestBatch batch = golden_batch(golden, spec);
+      const RequestBatch batch = golden_batch(golden, spec).to(device);
       MixFormerOptions options = golden_options(pooled);
       options.recompute = recompute;
       MixFormer model = golden_model(golden, options);
+      to_device(model, device);
       Pass pass;
       CHECK(relative_difference(model.forward(batch, pass), golden["logits"]) < 1e-10);
       const Tensor loss = loss_of(model, batch);
@@ -88,13 +89,29 @@ TEST_CASE("MixFormer: logits, loss and every gradient are those of the PyTorch s
   }
 }
 
-TEST_CASE("MixFormer: ten training losses are those of the PyTorch script") {
+void check_golden_losses(Device device) {
   const Golden golden("mixformer");
-  check_losses(losses_of(golden, {.dense = {.name = "sgd", .lr = .05}, .tables = {.name = "sgd", .lr = .05}}),
-               golden["losses.sgd"]);
-  check_losses(losses_of(golden, {.dense = {.name = "adamw", .lr = .01, .weight_decay = .01},
-                                  .tables = {.name = "adagrad", .lr = .05, .eps = 1e-10}}),
+  check_losses(
+      losses_of(golden, {.dense = {.name = "sgd", .lr = .05}, .tables = {.name = "sgd", .lr = .05}}, device),
+      golden["losses.sgd"]);
+  check_losses(losses_of(golden,
+                         {.dense = {.name = "adamw", .lr = .01, .weight_decay = .01},
+                          .tables = {.name = "adagrad", .lr = .05, .eps = 1e-10}},
+                         device),
                golden["losses.adamw"]);
+}
+
+}  // namespace
+
+TEST_CASE("MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+  check_golden(kCpu);
+}
+TEST_CASE("MixFormer: ten training losses are those of the PyTorch script") { check_golden_losses(kCpu); }
+TEST_CASE("cuda: MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+  if (has_card("MixFormer's golden files on a card")) check_golden(kCard);
+}
+TEST_CASE("cuda: MixFormer: ten training losses are those of the PyTorch script") {
+  if (has_card("MixFormer's golden losses on a card")) check_golden_losses(kCard);
 }
 
 TEST_CASE("MixFormer: gradients of the whole model agree with finite differences") {
