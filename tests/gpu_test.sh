@@ -52,7 +52,7 @@ done
   echo "make gpu-test, $(date -u +%Y-%m-%d)"
   echo "card, driver: $card"
   echo "sources: sha256 $(hash_of_sources)"
-  commit=$(git rev-parse HEAD 2>/dev/null) && echo "commit: $commit$(git diff --quiet HEAD 2>/dev/null || echo ', with changes')"
+  commit=$(git rev-parse HEAD 2>/dev/null) && echo "commit: $commit$(git diff --quiet HEAD -- . ":!$report" 2>/dev/null || echo ', with changes')"
   printf '%s\n' "${lines[@]}"
 } >"$report"
 printf '\n'
