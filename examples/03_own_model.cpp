@@ -38,10 +38,10 @@ struct Interest : Module {
              static_cast<int64_t>(spec.tasks.size())},
             rng) {}
 
-  Tensor forward(const RequestBatch& batch, Pass&) const {
-    const Tensor user = expand_by_request(embedding.requests(batch), batch.offsets);
-    const Tensor item = embedding.candidates(batch);
-    const Tensor q = query.forward(item), h = event.forward(embedding.events(batch, 0));
+  Tensor forward(const RequestBatch& batch, Pass& pass) const {
+    const Tensor user = expand_by_request(embedding.requests(batch, pass.compute), batch.offsets);
+    const Tensor item = embedding.candidates(batch, pass.compute);
+    const Tensor q = query.forward(item), h = event.forward(embedding.events(batch, 0, pass.compute));
     const Tensor m = attend(q.reshape({q.dim(0), 1, q.dim(1)}), h, batch.histories[0].offsets, batch.offsets);
     return mlp.forward(concat({user, item, m.reshape(q.shape())}, 1));
   }

@@ -224,6 +224,23 @@ TEST_SUITE("trainer errors") {
     CHECK(all_weights(resumed) == all_weights(whole));
   }
 
+  TEST_CASE("memory that runs out in a step ends the run with a sentence and leaves the last checkpoint") {
+    const TemporaryFolder folder;
+    const Config config = small_config(write_small_data(folder));
+    const Dataset data = open_data(config.data);
+    const std::string out = folder / "run";
+    SmallModel model(data), resumed(data), whole(data);
+    model.before = [](int64_t pass) {
+      if (pass == 8) MR_FAIL("out of device memory: asked for 3 GiB");  // as an allocator would
+    };
+    const std::string message =
+        error_of([&] { fit(model, data, {.config = config, .out = out, .quiet = true}); });
+    CHECK_CONTAINS(message, "asked for 3 GiB");
+    CHECK(fit(resumed, data, {.config = config, .out = out, .resume = true, .quiet = true}).finished);
+    fit(whole, data, {.config = config, .quiet = true});
+    CHECK(all_weights(resumed) == all_weights(whole));
+  }
+
   TEST_CASE("a resume with another configuration or model is refused") {
     const TemporaryFolder folder;
     Config config = small_config(write_small_data(folder));

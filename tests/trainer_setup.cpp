@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/train/cli.h"
+#include "mixrec/train/safetensors.h"
 
 #include <chrono>
 #include <cmath>
@@ -96,6 +97,26 @@ std::vector<float> all_weights(SmallModel& model) {
     all.insert(all.end(), values.begin(), values.end());
   }
   return all;
+}
+
+std::map<std::string, std::string> run_content(const std::string& path) {
+  const SafetensorsFile file(path);
+  std::map<std::string, std::string> all;
+  for (const TensorHeader& header : file.tensors()) {
+    std::string bytes(static_cast<size_t>(header.bytes()), '\0');
+    file.read(header, bytes.data());
+    all[header.name] = bytes;
+  }
+  for (const auto& [key, value] : file.metadata())
+    if (key != "seconds" && key != "train_seconds" && key != "metrics_bytes") all["scalar " + key] = value;
+  return all;
+}
+
+void check_same_runs(const std::string& a, const std::string& b) {
+  CHECK(run_content(a + "/best.safetensors") == run_content(b + "/best.safetensors"));
+  CHECK(run_content(a + "/checkpoint.safetensors") == run_content(b + "/checkpoint.safetensors"));
+  CHECK(without_timings(read_file(a + "/metrics.jsonl")) == without_timings(read_file(b + "/metrics.jsonl")));
+  CHECK(without_timings(read_file(a + "/result.json")) == without_timings(read_file(b + "/result.json")));
 }
 
 std::string without_timings(const std::string& json_lines) {

@@ -9,6 +9,7 @@
 #include "mixrec/train/open_data.h"
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,11 @@ Config small_config(const std::string& data);
 std::vector<float> all_weights(SmallModel& model);
 // The text without numbers that depend on the clock.
 std::string without_timings(const std::string& json_lines);
+
+// Every tensor of a file, and its scalars that do not depend on the clock, as bytes.
+std::map<std::string, std::string> run_content(const std::string& path);
+// Two run folders hold the same bits, timings apart.
+void check_same_runs(const std::string& a, const std::string& b);
 
 // Runs `mixrec ARGUMENTS...` in another process, which is this program called again.  `while_running` is
 // asked every few milliseconds whether to kill it at once; it ends with its exit code or 128 + the signal.

@@ -3,40 +3,16 @@
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/tests/trainer_setup.h"
 #include "mixrec/train/evaluate.h"
-#include "mixrec/train/safetensors.h"
 
 #include <csignal>
-#include <cstring>
 #include <doctest/doctest.h>
 #include <filesystem>
-#include <map>
 #include <set>
 
 using namespace mixrec;
 using namespace mixrec::test;
 
 namespace {
-
-// Every tensor of a file, and its scalars that do not depend on the clock, as bytes.
-std::map<std::string, std::string> content(const std::string& path) {
-  const SafetensorsFile file(path);
-  std::map<std::string, std::string> all;
-  for (const TensorHeader& header : file.tensors()) {
-    std::string bytes(static_cast<size_t>(header.bytes()), '\0');
-    file.read(header, bytes.data());
-    all[header.name] = bytes;
-  }
-  for (const auto& [key, value] : file.metadata())
-    if (key != "seconds" && key != "train_seconds" && key != "metrics_bytes") all["scalar " + key] = value;
-  return all;
-}
-
-void check_same_runs(const std::string& a, const std::string& b) {
-  CHECK(content(a + "/best.safetensors") == content(b + "/best.safetensors"));
-  CHECK(content(a + "/checkpoint.safetensors") == content(b + "/checkpoint.safetensors"));
-  CHECK(without_timings(read_file(a + "/metrics.jsonl")) == without_timings(read_file(b + "/metrics.jsonl")));
-  CHECK(without_timings(read_file(a + "/result.json")) == without_timings(read_file(b + "/result.json")));
-}
 
 FitResult run(const Dataset& data, const Config& config, const std::string& out = "",
               const std::function<void(int64_t)>& before = {}, bool resume = false) {
@@ -234,6 +210,6 @@ TEST_SUITE("trainer") {
     CHECK(result.best_step == 0);
     CHECK(result.validation.empty());
     CHECK(result.steps == 2 * ((420 + 31) / 32));
-    CHECK(content(folder / "run/best.safetensors").size() > 3);
+    CHECK(run_content(folder / "run/best.safetensors").size() > 3);
   }
 }

@@ -8,6 +8,7 @@
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/card.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
 #include "mixrec/tests/message_of.h"
@@ -144,12 +145,10 @@ UiMixFormer random_model(bool decoupled, DType dtype) {
   return model;
 }
 
-}  // namespace
-
-TEST_CASE("UI-MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+void check_golden(Device device) {
   const Golden golden("ui_mixformer");
   const FeatureSet spec = golden_spec();
-  const RequestBatch batch = golden_batch(golden, spec);
+  const RequestBatch batch = golden_batch(golden, spec).to(device);
   for (const bool decoupled : {true, false}) {
     for (const char* recompute : {"none", "ffn"}) {
       CAPTURE(decoupled);
@@ -157,6 +156,7 @@ TEST_CASE("UI-MixFormer: logits, loss and every gradient are those of the PyTorc
       UiMixFormerOptions options = golden_options();
       options.decoupled = decoupled, options.recompute = recompute;
       UiMixFormer model = golden_model(golden, options);
+      to_device(model, device);
       CHECK(model.user_heads() == kUserHeads);
       Pass pass;
       CHECK(relative_difference(model.forward(batch, pass), golden["logits"]) < 1e-10);
@@ -170,6 +170,15 @@ TEST_CASE("UI-MixFormer: logits, loss and every gradient are those of the PyTorc
       }
     }
   }
+}
+
+}  // namespace
+
+TEST_CASE("UI-MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+  check_golden(kCpu);
+}
+TEST_CASE("cuda: UI-MixFormer: logits, loss and every gradient are those of the PyTorch script") {
+  if (has_card("UI-MixFormer's golden files on a card")) check_golden(kCard);
 }
 
 TEST_CASE("UI-MixFormer: ten training losses are those of the PyTorch script") {

@@ -49,6 +49,7 @@ void Trainer::train(Split split) {
   Prefetcher batches(make_loader(split, static_cast<int>(options_.config.data.workers)), device_);
   set_lengths(batches);
   batches.start(state_.epoch, state_.batch);
+  applied_before_ = optimizer_->steps();
   while (!reached_end() && StopSignals::received() == 0) {
     const auto start = Clock::now();
     step(batches);
@@ -118,7 +119,7 @@ void Trainer::step(Prefetcher& batches) {
     session_flops_ += 3 * model_.forward_flops(batch.host);
   }
   lr_factor_ = learning_rate_factor(schedule_, state_.step);
-  report_ = optimizer_->step({.lr_factor = lr_factor_, .loss_is_finite = std::isfinite(loss.item())});
+  optimizer_->step({.lr_factor = lr_factor_, .loss = loss});
   optimizer_->zero_grad();
   add_into(queued_loss_, cast(loss, f64));
   last_loss_ = loss;
@@ -147,8 +148,11 @@ Tensor Trainer::forward_backward(const PlacedBatch& batch, const std::vector<dou
 void Trainer::settle() {
   if (queued_.empty()) return;
   const auto start = Clock::now();
-  if (!report_.applied) fail_refused(report_);
-  gradient_norm_ = report_.gradient_norm;
+  const StepReport report = optimizer_->report();
+  const int64_t applied = optimizer_->steps() - applied_before_;
+  if (applied < static_cast<int64_t>(queued_.size())) fail_refused(report, applied);
+  applied_before_ += applied;
+  gradient_norm_ = report.gradient_norm;
   shown_loss_ = last_loss_.item();
   state_.loss_sum += queued_loss_.item();
   state_.loss_steps += static_cast<int64_t>(queued_.size());
@@ -157,29 +161,41 @@ void Trainer::settle() {
   state_.train_seconds += seconds_since(start);
 }
 
-void Trainer::fail_refused(const StepReport& report) {
-  const std::string what = report.not_finite.empty() ? "the loss" : "the gradient of " + report.not_finite;
-  // Batches are a function of their position: the step is run again from its own.
+void Trainer::fail_refused(const StepReport& report, int64_t applied) {
+  const auto queued = static_cast<int64_t>(queued_.size());
+  const int64_t first = state_.step - queued + 1;  // number of the first queued step
+  // Batches are a function of their position: steps are run again from theirs until one shows what it was.  Where
+  // all after it were refused too, it comes first.
   Loader loader = make_loader(choosing() ? Split::train : Split::refit, 0);
   std::string where, finite;
   int64_t step = state_.step;
-  for (size_t q = 0; q < queued_.size() && where.empty(); ++q) {
-    step = state_.step - static_cast<int64_t>(queued_.size() - 1 - q);
-    loader.start(queued_[q].begin.epoch, queued_[q].begin.batch);
+  for (int64_t i = 0; i < queued && where.empty(); ++i) {
+    const int64_t place = (applied + i) % queued;
+    const QueuedStep& again = queued_[static_cast<size_t>(place)];
+    loader.start(again.begin.epoch, again.begin.batch);
     Pass replay;
     replay.training = true;
-    replay.rng = queued_[q].rng;
+    replay.rng = again.rng;
     replay.compute = pass_.compute;
     for (int64_t k = 0; k < config_.accumulate && where.empty(); ++k) {
       const auto batch = loader.next();
       if (!batch) break;
       where = first_not_finite(model_, data_.spec(), *batch, replay);
-      finite = concat_message("its forward pass is finite, in a batch of ", batch->candidates,
-                              " rows that begins at row ", batch->row.at(0), " of the data set");
+      if (!where.empty()) step = first + place;
+      if (place == queued - 1)
+        finite = concat_message("its forward pass is finite, in a batch of ", batch->candidates,
+                                " rows that begins at row ", batch->row.at(0), " of the data set");
     }
   }
-  MR_FAIL("step ", step, ": ", what, " is not finite; ", where.empty() ? finite : where,
-          "; no weight was changed by this step");
+  // The report is of the last step.
+  const bool by_gradient = step == state_.step && !report.not_finite.empty();
+  const std::string what = by_gradient ? "the gradient of " + report.not_finite : "the loss";
+  MR_CHECK(where.empty() && report.applied, "step ", step, ": ", what, " is not finite; ",
+           where.empty() ? finite : where, "; no weight was changed by this step");
+  MR_FAIL(
+      queued - applied, " of the steps ", first, " to ", state_.step,
+      " had a loss or a gradient that is not finite and changed no weight; run again, the forward pass of "
+      "each is finite");
 }
 
 void Trainer::log_step() {
