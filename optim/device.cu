@@ -16,6 +16,8 @@ __global__ void write_numbers(double lr_factor, double gradient_scale, DeviceSte
   step->gradient_scale = gradient_scale;
 }
 
+__global__ void forget_refused(DeviceStep* step) { step->refused = 0; }
+
 __device__ double loss_of(const Terms& terms) {
   if (!terms.loss) return 0;
   switch (terms.loss_dtype) {
@@ -39,12 +41,18 @@ __global__ void __launch_bounds__(kThreads)
                 DeviceStep* step) {
   const double square = cuda::block_sum<kThreads>(share_of(dense) + share_of(tables));
   if (threadIdx.x != 0) return;
+  const int32_t suspect = step->suspect;
+  step->suspect = kNoParameter;
+  if (step->refused > 0) {
+    ++step->refused;
+    return;
+  }
   const double norm = fabs(step->gradient_scale) * sqrt(square);
   const bool finite = isfinite(norm), applied = finite && isfinite(loss_of(terms));
   const double clip = terms.clip_norm > 0 && norm > terms.clip_norm ? terms.clip_norm / norm : 1;
   step->applied = applied;
-  step->not_finite = finite ? kNoParameter : step->suspect;
-  step->suspect = kNoParameter;
+  step->refused = applied ? 0 : 1;
+  step->not_finite = finite ? kNoParameter : suspect;
   step->gradient_norm = norm;
   step->clip_factor = applied ? clip : 1;
   step->table_rows = applied && rows ? rows->rows : 0;
@@ -61,6 +69,10 @@ __global__ void __launch_bounds__(kThreads)
 
 void set_numbers(Cuda device, double lr_factor, double gradient_scale, DeviceStep* step) {
   cuda::launch(device, write_numbers, int64_t{1}, 1, 0, lr_factor, gradient_scale, step);
+}
+
+void accept_again(Cuda device, DeviceStep* step) {
+  cuda::launch(device, forget_refused, int64_t{1}, 1, 0, step);
 }
 
 void decide(Cuda device, const Terms& terms, const Partials& dense, const DeviceRows* rows, int64_t* steps,

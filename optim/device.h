@@ -30,7 +30,9 @@ struct DeviceStep {
   int32_t suspect = kNoParameter;
   int64_t lost_lookups = 0;
 
-  // Decided.
+  // Decided.  After a refused step the ones that follow are refused too, with the weights and the findings of
+  // the first, until the host has seen it.
+  int64_t refused = 0;
   int32_t applied = 0;  // 0: every later kernel leaves all as it is
   int32_t not_finite = kNoParameter;
   double gradient_norm = 0, clip_factor = 1;
@@ -109,6 +111,7 @@ struct DeviceRows;
 namespace kernel {
 
 void set_numbers(Cuda device, double lr_factor, double gradient_scale, DeviceStep* step);
+void accept_again(Cuda device, DeviceStep* step);  // after refused steps
 
 // One number a block; a parameter with a gradient that is not finite becomes the suspect.
 template <class T>

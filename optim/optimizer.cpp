@@ -149,6 +149,7 @@ StepReport Optimizer::step(const StepOptions& options) {
            "the averaged weights are in use; swap_averages() brings the trained ones back");
   StepReport& report = parts_->last;
   report = {};
+  report.refused = 1;
   parts_->on_device = false;
   if (!options.loss_is_finite) return report;
   if (parts_->device.is_cuda()) return step_on_device(options);
@@ -172,6 +173,7 @@ StepReport Optimizer::step(const StepOptions& options) {
   tables.update(step, options.lr_factor, scale);
   parts_->steps.fill(static_cast<double>(step));
   report.applied = true;
+  report.refused = 0;
   report.table_rows = tables.rows();
   return report;
 }
@@ -218,15 +220,21 @@ void Optimizer::prepare(const StepOptions& options) {
   }
 }
 
-StepReport Optimizer::report() const {
+StepReport Optimizer::report() {
   MR_OP("optimizer report");
   if (!parts_->on_device) return parts_->last;
   optim::DeviceStep found;
   cuda::copy(&found, kCpu, parts_->device_step(), parts_->device, sizeof found);
+  if constexpr (kHasCuda) {
+    if (found.refused > 0)
+      on_cuda(parts_->device,
+              [&](Cuda device) { optim::kernel::accept_again(device, parts_->device_step()); });
+  }
   MR_CHECK(found.lost_lookups == 0, found.lost_lookups,
            " look-ups since the optimiser was made had an id outside their table, and were left out");
   StepReport report;
   report.applied = found.applied != 0;
+  report.refused = found.refused;
   report.gradient_norm = found.gradient_norm;
   report.clip_factor = found.clip_factor;
   report.table_rows = found.table_rows;

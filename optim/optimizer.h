@@ -63,7 +63,7 @@ class Optimizer {
 
   // One step with the gradients since zero_grad(), from any number of backwards.  It is refused, and the
   // report says so, when the loss is not finite or the gradient norm is not; the next zero_grad() goes on as
-  // if the batch had never been.  Gradients stay until zero_grad().
+  // if the batch had never been (on a device after report()).  Gradients stay until zero_grad().
   //
   // On a device the report is `pending`.  While a graph is being recorded, lr_factor and gradient_scale are not
   // looked at: a replay takes those of the last prepare().
@@ -73,9 +73,11 @@ class Optimizer {
   // theirs.
   void prepare(const StepOptions& options);
 
-  // What came of the last step, or of the last replay.  On a device it waits for it.  Throws when look-ups had
-  // ids outside their table.
-  StepReport report() const;
+  // What came of the last step, or of the last replay.  On a device it waits for it, and when a step since the
+  // last report() was refused, it tells of the first of these: the steps after it were refused too, so that the
+  // weights are still those of the bad batch.  Then it lets steps go on.  Throws when look-ups had ids outside
+  // their table.
+  StepReport report();
 
   // Forgets gradients and look-ups of all given parameters.
   void zero_grad();
