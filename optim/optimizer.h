@@ -44,8 +44,9 @@ struct StepReport {
   double gradient_norm = 0;  // over all gradients, look-ups summed by row; scaled, before clipping
   double clip_factor = 1;    // what clipping multiplied the gradients with
   int64_t table_rows = 0;    // that were updated
-  std::string
-      not_finite;        // the first parameter whose gradient has a NaN or infinity; empty when the loss has
+  // The first parameter whose gradient has a NaN or infinity; empty when it is the loss that has.
+  std::string not_finite;
+  int64_t refused = 0;  // steps from this one on that were not applied: 0, 1, on a device more (see report())
   bool pending = false;  // on a device: nothing of this is known yet, ask Optimizer::report()
 };
 

@@ -1,9 +1,7 @@
 // Dense rules against PyTorch, groups, clipping, skipped steps, saved state, schedules.
 #include "mixrec/core/error.h"
-#include "mixrec/core/rng.h"
-#include "mixrec/ops/embedding.h"
-#include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/message_of.h"
+#include "mixrec/tests/optim_model.h"
 #include "mixrec/train/safetensors.h"
 
 #include <algorithm>
@@ -15,7 +13,7 @@
 #include <string>
 
 using namespace mixrec;
-using mixrec::test::message_of;
+using namespace mixrec::test;
 
 namespace {
 
@@ -23,10 +21,11 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-// tests/golden/optim.safetensors, cast to the dtype of a test.
+// tests/golden/optim.safetensors, cast to the dtype of a test, on its device.
 class Golden {
  public:
-  explicit Golden(DType dtype) : file_("tests/golden/optim.safetensors"), dtype_(dtype) {}
+  explicit Golden(DType dtype, Device device = kCpu)
+      : file_("tests/golden/optim.safetensors"), dtype_(dtype), device_(device) {}
 
   Tensor read(const std::string& name) const {
     const TensorHeader* header = file_.find(name);
@@ -35,8 +34,8 @@ class Golden {
     for (const int64_t size : header->shape) shape.append(size);
     Tensor stored = empty(shape, header->dtype == "I64" ? i64 : f64);
     file_.read(*header, stored.raw_data());
-    if (stored.dtype() == i64) return stored;
-    Tensor out = empty(shape, dtype_);
+    if (stored.dtype() == i64) return stored.to(device_);
+    Tensor out = empty(shape, dtype_, device_);
     out.copy_from(stored);
     return out;
   }
@@ -45,6 +44,7 @@ class Golden {
  private:
   SafetensorsFile file_;
   DType dtype_;
+  Device device_;
 };
 
 // Largest difference, relative to the largest expected magnitude.
@@ -61,45 +61,6 @@ double relative_error(const Tensor& got, const Tensor& want) {
 
 double tolerance(DType dtype) { return dtype == f64 ? 1e-12 : 2e-6; }
 
-Tensor normal(const Shape& shape, uint64_t seed, DType dtype = f32) {
-  Tensor x = empty(shape, dtype);
-  Rng(seed).fill_normal(x, 0, 1);
-  return x;
-}
-
-// A model of two weights and a table, small enough to train in a test.
-struct Model {
-  Tensor gate = normal({3, 5}, 1).requires_grad();
-  Tensor bias = normal({5}, 2).requires_grad();
-  Tensor table = normal({20, 4}, 3).requires_grad();
-
-  std::vector<Parameter> parameters() const {
-    return {{"head.gate", gate, ParameterKind::dense},
-            {"head.bias", bias, ParameterKind::dense},
-            {"item.table", table, ParameterKind::table}};
-  }
-  // Gradients that depend on nothing but `seed`.
-  void backward(uint64_t seed) const {
-    gate.backward(normal({3, 5}, 10 * seed + 1));
-    bias.backward(normal({5}, 10 * seed + 2));
-    std::vector<int64_t> ids;
-    Rng rng(10 * seed + 3);
-    for (int i = 0; i < 12; ++i) ids.push_back(static_cast<int64_t>(rng.below(20)));
-    embedding(table, Tensor::from(ids)).backward(normal({12, 4}, 10 * seed + 4));
-  }
-  std::vector<std::vector<float>> values() const {
-    return {gate.to_vector(), bias.to_vector(), table.to_vector()};
-  }
-};
-
-void train(const Model& model, Optimizer& optimizer, uint64_t first, uint64_t last) {
-  for (uint64_t s = first; s < last; ++s) {
-    optimizer.zero_grad();
-    model.backward(s);
-    optimizer.step();
-  }
-}
-
 }  // namespace
 
 TEST_CASE("optim: ten steps of every dense rule are PyTorch's") {
@@ -113,86 +74,95 @@ TEST_CASE("optim: ten steps of every dense rule are PyTorch's") {
       {"adam", {.name = "adam", .lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.03}},
       {"adamw",
        {.name = "adamw", .lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-6, .weight_decay = 0.3}}};
-  for (const DType dtype : {f64, f32}) {
-    const Golden golden(dtype);
-    const auto factors = golden.read("lr_factor").to_vector<double>();
-    for (const auto& [name, rule] : rules) {
-      CAPTURE(name);
-      std::vector<Parameter> parameters;
-      for (const char* p : {"a", "b", "c"}) parameters.push_back({p, golden.leaf(std::string("start.") + p)});
-      Optimizer optimizer(parameters, {.dense = rule});
-      for (int64_t step = 0; step < 10; ++step) {
-        optimizer.zero_grad();
-        for (const Parameter& p : parameters) {
-          if (p.name == "b" && step == 4) continue;
-          p.value.backward(golden.read("gradient." + p.name).select(0, step));
+  for (const Device device : devices())
+    for (const DType dtype : {f64, f32}) {
+      const Golden golden(dtype, device);
+      const auto factors = golden.read("lr_factor").to_vector<double>();
+      for (const auto& [name, rule] : rules) {
+        CAPTURE(name);
+        std::vector<Parameter> parameters;
+        for (const char* p : {"a", "b", "c"})
+          parameters.push_back({p, golden.leaf(std::string("start.") + p)});
+        Optimizer optimizer(parameters, {.dense = rule});
+        for (int64_t step = 0; step < 10; ++step) {
+          optimizer.zero_grad();
+          for (const Parameter& p : parameters) {
+            if (p.name == "b" && step == 4) continue;
+            p.value.backward(golden.read("gradient." + p.name).select(0, step));
+          }
+          CHECK(take_step(optimizer, {.lr_factor = factors[static_cast<size_t>(step)]}).applied);
         }
-        CHECK(optimizer.step({.lr_factor = factors[static_cast<size_t>(step)]}).applied);
-      }
-      for (const Parameter& p : parameters) {
-        CAPTURE(p.name);
-        CHECK(relative_error(p.value, golden.read(name + "." + p.name)) < tolerance(dtype));
+        for (const Parameter& p : parameters) {
+          CAPTURE(p.name);
+          CHECK(relative_error(p.value, golden.read(name + "." + p.name)) < tolerance(dtype));
+        }
       }
     }
-  }
 }
 
 TEST_CASE("optim: ten steps of sparse sgd and adagrad are PyTorch's") {
   const std::map<std::string, RuleOptions> rules{
       {"table_sgd", {.name = "sgd", .lr = 0.1}},
       {"table_adagrad", {.name = "adagrad", .lr = 0.1, .eps = 1e-10}}};
-  for (const DType dtype : {f64, f32}) {
-    const Golden golden(dtype);
-    const auto factors = golden.read("lr_factor").to_vector<double>();
-    for (const auto& [name, rule] : rules) {
-      CAPTURE(name);
-      const Tensor table = golden.leaf("start.table");
-      Optimizer optimizer({{"table", table, ParameterKind::table}}, {.tables = rule});
-      for (int64_t step = 0; step < 10; ++step) {
-        optimizer.zero_grad();
-        embedding(table, golden.read("ids").select(0, step))
-            .backward(golden.read("gradient.table").select(0, step));
-        optimizer.step({.lr_factor = factors[static_cast<size_t>(step)]});
+  for (const Device device : devices())
+    for (const DType dtype : {f64, f32}) {
+      const Golden golden(dtype, device);
+      const auto factors = golden.read("lr_factor").to_vector<double>();
+      for (const auto& [name, rule] : rules) {
+        CAPTURE(name);
+        const Tensor table = golden.leaf("start.table");
+        Optimizer optimizer({{"table", table, ParameterKind::table}}, {.tables = rule});
+        for (int64_t step = 0; step < 10; ++step) {
+          optimizer.zero_grad();
+          embedding(table, golden.read("ids").select(0, step))
+              .backward(golden.read("gradient.table").select(0, step));
+          take_step(optimizer, {.lr_factor = factors[static_cast<size_t>(step)]});
+        }
+        CHECK(relative_error(table, golden.read(name)) < tolerance(dtype));
       }
-      CHECK(relative_error(table, golden.read(name)) < tolerance(dtype));
+    }
+}
+
+TEST_CASE("optim: parameters and gradients lie in one buffer, aligned") {
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    const Model model{device};
+    const auto before = model.values();
+    Optimizer optimizer(model.parameters(), {});
+    CHECK(model.values() == before);
+    CHECK(model.gate.storage() == model.bias.storage());
+    model.backward(1);
+    CHECK(model.gate.grad().storage() == model.bias.grad().storage());
+    for (const Tensor& x : {model.gate, model.bias, model.gate.grad(), model.bias.grad()}) {
+      CHECK(reinterpret_cast<uintptr_t>(x.raw_data()) % 64 == 0);
     }
   }
 }
 
-TEST_CASE("optim: parameters and gradients lie in one buffer, aligned") {
-  const Model model;
-  const auto before = model.values();
-  Optimizer optimizer(model.parameters(), {});
-  CHECK(model.values() == before);
-  CHECK(model.gate.storage() == model.bias.storage());
-  model.backward(1);
-  CHECK(model.gate.grad().storage() == model.bias.grad().storage());
-  for (const Tensor& x : {model.gate, model.bias, model.gate.grad(), model.bias.grad()}) {
-    CHECK(reinterpret_cast<uintptr_t>(x.raw_data()) % 64 == 0);
-  }
-}
-
 TEST_CASE("optim: groups have their own learning rate and decay, and freeze") {
-  const Model model;
-  Optimizer optimizer(model.parameters(), {.dense = {.name = "sgd", .lr = 0.5, .weight_decay = 0.1},
-                                           .tables = {.name = "sgd", .lr = 0.5},
-                                           .groups = {{.pattern = "head.*", .lr_scale = 0.5},
-                                                      {.pattern = "*bias", .weight_decay = 0},
-                                                      {.pattern = "item.t?ble", .freeze = true}}});
-  CHECK(!model.table.needs_grad());
-  const auto gate = model.gate.to_vector<double>(), bias = model.bias.to_vector<double>();
-  const auto table = model.table.to_vector();
-  model.gate.backward(ones({3, 5}));
-  model.bias.backward(ones({5}));
-  optimizer.step();
-  for (size_t i = 0; i < gate.size(); ++i) {
-    CHECK(model.gate.to_vector<double>()[i] == doctest::Approx(gate[i] - 0.25 * (1 + 0.1 * gate[i])));
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    const Model model{device};
+    Optimizer optimizer(model.parameters(), {.dense = {.name = "sgd", .lr = 0.5, .weight_decay = 0.1},
+                                             .tables = {.name = "sgd", .lr = 0.5},
+                                             .groups = {{.pattern = "head.*", .lr_scale = 0.5},
+                                                        {.pattern = "*bias", .weight_decay = 0},
+                                                        {.pattern = "item.t?ble", .freeze = true}}});
+    CHECK(!model.table.needs_grad());
+    const auto gate = model.gate.to_vector<double>(), bias = model.bias.to_vector<double>();
+    const auto table = model.table.to_vector();
+    model.gate.backward(ones({3, 5}).to(device));
+    model.bias.backward(ones({5}).to(device));
+    take_step(optimizer);
+    for (size_t i = 0; i < gate.size(); ++i) {
+      CHECK(model.gate.to_vector<double>()[i] == doctest::Approx(gate[i] - 0.25 * (1 + 0.1 * gate[i])));
+    }
+    // The last group that matches decides alone.
+    for (size_t i = 0; i < bias.size(); ++i) {
+      CHECK(model.bias.to_vector<double>()[i] == doctest::Approx(bias[i] - 0.5));
+    }
+    CHECK(model.table.to_vector() == table);
   }
-  // The last group that matches decides alone.
-  for (size_t i = 0; i < bias.size(); ++i) {
-    CHECK(model.bias.to_vector<double>()[i] == doctest::Approx(bias[i] - 0.5));
-  }
-  CHECK(model.table.to_vector() == table);
 }
 
 TEST_CASE("optim: patterns") {
@@ -208,83 +178,95 @@ TEST_CASE("optim: patterns") {
 }
 
 TEST_CASE("optim: clipping limits the norm over weights and tables, rows summed first") {
-  Model plain, clipped;
-  const RuleOptions sgd{.name = "sgd", .lr = 0.1};
-  Optimizer a(plain.parameters(), {.dense = sgd, .tables = sgd});
-  Optimizer b(clipped.parameters(), {.dense = sgd, .tables = sgd, .clip_norm = 0.75});
-  plain.backward(5);
-  clipped.backward(5);
-  double square = 0;
-  for (const Tensor& x : {plain.gate, plain.bias, plain.table}) {
-    for (const double g : x.grad().to_vector<double>()) square += g * g;
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    Model plain{device}, clipped{device};
+    const RuleOptions sgd{.name = "sgd", .lr = 0.1};
+    Optimizer a(plain.parameters(), {.dense = sgd, .tables = sgd});
+    Optimizer b(clipped.parameters(), {.dense = sgd, .tables = sgd, .clip_norm = 0.75});
+    plain.backward(5);
+    clipped.backward(5);
+    double square = 0;
+    for (const Tensor& x : {plain.gate, plain.bias, plain.table}) {
+      for (const double g : x.grad().to_vector<double>()) square += g * g;
+    }
+    const StepReport report = take_step(b, {.gradient_scale = 0.5});
+    CHECK(report.gradient_norm == doctest::Approx(std::sqrt(square) / 2));
+    CHECK(report.clip_factor == doctest::Approx(0.75 / report.gradient_norm));
+    const StepReport same = take_step(a, {.gradient_scale = 0.5 * report.clip_factor});
+    CHECK(same.gradient_norm == doctest::Approx(0.75));
+    CHECK(same.clip_factor == 1);
+    CHECK(plain.values() == clipped.values());
   }
-  const StepReport report = b.step({.gradient_scale = 0.5});
-  CHECK(report.gradient_norm == doctest::Approx(std::sqrt(square) / 2));
-  CHECK(report.clip_factor == doctest::Approx(0.75 / report.gradient_norm));
-  const StepReport same = a.step({.gradient_scale = 0.5 * report.clip_factor});
-  CHECK(same.gradient_norm == doctest::Approx(0.75));
-  CHECK(same.clip_factor == 1);
-  CHECK(plain.values() == clipped.values());
 }
 
 TEST_CASE("optim: several backwards make one step of their sum") {
-  Model once, often;
-  Optimizer a(once.parameters(), {}), b(often.parameters(), {});
-  for (const Model* model : {&once, &often}) {
-    model->gate.backward(normal({3, 5}, 7));
-    embedding(model->table, Tensor::from(std::vector<int64_t>{3, 4, 3})).backward(ones({3, 4}));
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    Model once{device}, often{device};
+    Optimizer a(once.parameters(), {}), b(often.parameters(), {});
+    for (const Model* model : {&once, &often}) {
+      model->gate.backward(normal({3, 5}, 7).to(device));
+      model->look_up(std::vector<int64_t>{3, 4, 3}, ones({3, 4}));
+    }
+    often.gate.backward(normal({3, 5}, 7).to(device));
+    often.look_up(std::vector<int64_t>{3, 4, 3}, ones({3, 4}));
+    take_step(a);
+    CHECK(take_step(b, {.gradient_scale = 0.5}).table_rows == 2);
+    CHECK(once.values() == often.values());
   }
-  often.gate.backward(normal({3, 5}, 7));
-  embedding(often.table, Tensor::from(std::vector<int64_t>{3, 4, 3})).backward(ones({3, 4}));
-  a.step();
-  CHECK(b.step({.gradient_scale = 0.5}).table_rows == 2);
-  CHECK(once.values() == often.values());
 }
 
 TEST_CASE("optim: a bad batch leaves no trace") {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
-  Model clean, troubled;
-  const OptimizerOptions options{.clip_norm = 1, .average_decay = 0.9};
-  Optimizer a(clean.parameters(), options), b(troubled.parameters(), options);
-  train(clean, a, 0, 3);
-  train(troubled, b, 0, 3);
-  troubled.backward(99);
-  CHECK(!b.step({.loss_is_finite = false}).applied);
-  b.zero_grad();
-  troubled.bias.backward(full({5}, nan));
-  const StepReport dense = b.step();
-  CHECK(!dense.applied);
-  CHECK(dense.not_finite == "head.bias");
-  b.zero_grad();
-  embedding(troubled.table, Tensor::from(std::vector<int64_t>{7})).backward(full({1, 4}, nan));
-  CHECK(b.step().not_finite == "item.table");
-  CHECK(b.steps() == 3);
-  train(clean, a, 3, 6);
-  train(troubled, b, 3, 6);
-  CHECK(clean.values() == troubled.values());
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    Model clean{device}, troubled{device};
+    const OptimizerOptions options{.clip_norm = 1, .average_decay = 0.9};
+    Optimizer a(clean.parameters(), options), b(troubled.parameters(), options);
+    train(clean, a, 0, 3);
+    train(troubled, b, 0, 3);
+    troubled.backward(99);
+    CHECK(!take_step(b, {.loss_is_finite = false}).applied);
+    b.zero_grad();
+    troubled.bias.backward(full({5}, nan).to(device));
+    const StepReport dense = take_step(b);
+    CHECK(!dense.applied);
+    CHECK(dense.not_finite == "head.bias");
+    b.zero_grad();
+    troubled.look_up(std::vector<int64_t>{7}, full({1, 4}, nan));
+    CHECK(take_step(b).not_finite == "item.table");
+    CHECK(b.steps() == 3);
+    train(clean, a, 3, 6);
+    train(troubled, b, 3, 6);
+    CHECK(clean.values() == troubled.values());
+  }
 }
 
 TEST_CASE("optim: a restored optimiser goes on bit by bit") {
-  for (const char* rule : {"sgd", "adagrad", "row_wise_adagrad", "lazy_adam"}) {
-    CAPTURE(rule);
-    OptimizerOptions options{.tables = {.name = rule, .lr = 0.1}, .average_decay = 0.95};
-    Model model;
-    Optimizer whole(model.parameters(), options);
-    train(model, whole, 0, 4);
-    Model resumed;
-    resumed.gate = model.gate.clone().requires_grad();
-    resumed.bias = model.bias.clone().requires_grad();
-    resumed.table = model.table.clone().requires_grad();
-    std::vector<NamedTensor> saved;
-    for (const NamedTensor& s : whole.state()) saved.push_back({s.name, s.value.clone()});
-    Optimizer rest(resumed.parameters(), options);
-    rest.load_state(saved);
-    CHECK(rest.steps() == 4);
-    train(model, whole, 4, 9);
-    train(resumed, rest, 4, 9);
-    CHECK(model.values() == resumed.values());
-    const AveragedWeights of_whole(whole), of_rest(rest);
-    CHECK(model.values() == resumed.values());
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    for (const char* rule : {"sgd", "adagrad", "row_wise_adagrad", "lazy_adam"}) {
+      CAPTURE(rule);
+      OptimizerOptions options{.tables = {.name = rule, .lr = 0.1}, .average_decay = 0.95};
+      Model model{device};
+      Optimizer whole(model.parameters(), options);
+      train(model, whole, 0, 4);
+      Model resumed{device};
+      resumed.gate = model.gate.clone().requires_grad();
+      resumed.bias = model.bias.clone().requires_grad();
+      resumed.table = model.table.clone().requires_grad();
+      std::vector<NamedTensor> saved;
+      for (const NamedTensor& s : whole.state()) saved.push_back({s.name, s.value.clone()});
+      Optimizer rest(resumed.parameters(), options);
+      rest.load_state(saved);
+      CHECK(rest.steps() == 4);
+      train(model, whole, 4, 9);
+      train(resumed, rest, 4, 9);
+      CHECK(model.values() == resumed.values());
+      const AveragedWeights of_whole(whole), of_rest(rest);
+      CHECK(model.values() == resumed.values());
+    }
   }
 }
 
@@ -310,34 +292,37 @@ TEST_CASE("optim: state has stable names and is restored strictly") {
 }
 
 TEST_CASE("optim: averages are the normalised exponential average of the weights after each step") {
-  for (const char* rule : {"sgd", "lazy_adam"}) {
-    constexpr double kDecay = 0.8;
-    Model model;
-    Optimizer optimizer(model.parameters(), {.tables = {.name = rule, .lr = 0.1}, .average_decay = kDecay});
-    std::vector<std::vector<double>> sums(3);
-    double weight = 0;
-    for (uint64_t s = 0; s < 12; ++s) {
-      train(model, optimizer, s, s + 1);
-      weight = kDecay * weight + 1;
-      const auto values = model.values();
-      for (size_t p = 0; p < sums.size(); ++p) {
-        sums[p].resize(values[p].size());
-        for (size_t i = 0; i < values[p].size(); ++i)
-          sums[p][i] = kDecay * sums[p][i] + static_cast<double>(values[p][i]);
-      }
-      if (s % 4 != 3) continue;  // looked at several times: it must not disturb what follows
-      const auto trained = model.values();
-      {
-        const AveragedWeights averaged(optimizer);
-        CHECK(contains(message_of([&] { optimizer.step(); }), "averaged weights are in use"));
-        const auto average = model.values();
+  for (const Device device : devices()) {
+    CAPTURE(device.is_cuda());
+    for (const char* rule : {"sgd", "lazy_adam"}) {
+      constexpr double kDecay = 0.8;
+      Model model{device};
+      Optimizer optimizer(model.parameters(), {.tables = {.name = rule, .lr = 0.1}, .average_decay = kDecay});
+      std::vector<std::vector<double>> sums(3);
+      double weight = 0;
+      for (uint64_t s = 0; s < 12; ++s) {
+        train(model, optimizer, s, s + 1);
+        weight = kDecay * weight + 1;
+        const auto values = model.values();
         for (size_t p = 0; p < sums.size(); ++p) {
-          for (size_t i = 0; i < sums[p].size(); ++i) {
-            CHECK(average[p][i] == doctest::Approx(sums[p][i] / weight).epsilon(1e-5));
+          sums[p].resize(values[p].size());
+          for (size_t i = 0; i < values[p].size(); ++i)
+            sums[p][i] = kDecay * sums[p][i] + static_cast<double>(values[p][i]);
+        }
+        if (s % 4 != 3) continue;  // looked at several times: it must not disturb what follows
+        const auto trained = model.values();
+        {
+          const AveragedWeights averaged(optimizer);
+          CHECK(contains(message_of([&] { take_step(optimizer); }), "averaged weights are in use"));
+          const auto average = model.values();
+          for (size_t p = 0; p < sums.size(); ++p) {
+            for (size_t i = 0; i < sums[p].size(); ++i) {
+              CHECK(average[p][i] == doctest::Approx(sums[p][i] / weight).epsilon(1e-5));
+            }
           }
         }
+        CHECK(model.values() == trained);
       }
-      CHECK(model.values() == trained);
     }
   }
 }
