@@ -18,9 +18,9 @@ struct Node;
 // the last step together, so a table that was used twice gets one step.
 struct Lookup {
   Tensor ids;      // i64 [n]
-  Tensor dy;       // [m, width], rows may be strided
+  Tensor dy;       // [m, width], rows may be strided; in the table's dtype, or bf16 for an f32 table
   Tensor rows;     // i64 [n]; undefined: rows[j] = j
-  Tensor weights;  // dtype of dy, [n]; undefined: 1
+  Tensor weights;  // dtype of the table, [n]; undefined: 1
 };
 
 struct Meta {

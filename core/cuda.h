@@ -31,6 +31,10 @@ void* current_stream(int index = 0);
 // Waits for all work that was queued on the current stream, and throws what it found wrong.
 void synchronize(int index = 0);
 
+// Waits, and throws about the first id since the last call that led outside its table, with the op that met
+// it.  Kernels that meet one take zeros and go on: ids are checked on the host when a batch is built.
+void check_device_errors(int index = 0);
+
 // A stream of one's own for the lifetime: { StreamScope copies(copy_stream); … }
 class Stream {
  public:

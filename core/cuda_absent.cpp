@@ -22,6 +22,7 @@ std::string unavailable_reason() { return kReason; }
 std::string describe(int) { absent(); }
 void* current_stream(int) { absent(); }
 void synchronize(int) {}
+void check_device_errors(int) {}
 Stream::Stream(int index) : index_(index) { absent(); }
 Stream::~Stream() = default;
 StreamScope::StreamScope(const Stream&) { absent(); }

@@ -39,7 +39,8 @@ struct Interest : Module {
             rng) {}
 
   Tensor forward(const RequestBatch& batch, Pass& pass) const {
-    const Tensor user = expand_by_request(embedding.requests(batch, pass.compute), batch.offsets);
+    const Tensor user =
+        expand_by_request(embedding.requests(batch, pass.compute), batch.offsets, batch.candidates);
     const Tensor item = embedding.candidates(batch, pass.compute);
     const Tensor q = query.forward(item), h = event.forward(embedding.events(batch, 0, pass.compute));
     const Tensor m = attend(q.reshape({q.dim(0), 1, q.dim(1)}), h, batch.histories[0].offsets, batch.offsets);

@@ -37,8 +37,9 @@ Tensor MlpModel::forward(const RequestBatch& batch, Pass& pass) const {
   for (size_t h = 0; options_.pooled_history && h < embedding_.histories(); ++h) {
     user.push_back(segment_mean(embedding_.events(batch, h, pass.compute), batch.histories[h].offsets));
   }
-  const Tensor e = concat(
-      {expand_by_request(concat(user, 1), batch.offsets), embedding_.candidates(batch, pass.compute)}, 1);
+  const Tensor e = concat({expand_by_request(concat(user, 1), batch.offsets, batch.candidates),
+                           embedding_.candidates(batch, pass.compute)},
+                          1);
   return mlp_.forward(dropout_.forward(e, pass));
 }
 
@@ -57,7 +58,7 @@ Tensor LogisticRegression::forward(const RequestBatch& batch, Pass& pass) const 
   const auto total = [&](const Tensor& e) {
     return cast(sum(e.reshape({e.dim(0), e.dim(1) / tasks_, tasks_}), 1), bias_.dtype());
   };
-  return expand_by_request(total(embedding_.requests(batch, pass.compute)), batch.offsets) +
+  return expand_by_request(total(embedding_.requests(batch, pass.compute)), batch.offsets, batch.candidates) +
          total(embedding_.candidates(batch, pass.compute)) + bias_;
 }
 

@@ -155,7 +155,7 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
 Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const {
   Tensor x = item_input(batch, pass);
   pass.tap("item.input", x);
-  const auto expand = [&](const Tensor& y) { return expand_by_request(y, batch.offsets); };
+  const auto expand = [&](const Tensor& y) { return expand_by_request(y, batch.offsets, batch.candidates); };
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const UiMixFormerBlock& block = blocks_[l];
     const Tensor own = chunks(block.norm.forward(x), options_.heads).narrow(1, user_heads(), item_heads_);
@@ -172,7 +172,7 @@ Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, 
 // All heads of every candidate at once, under the mask: the literal form of eqs 10-11.
 Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
   const std::vector<Tensor> events = raw_events(batch, pass);
-  const Tensor users = expand_by_request(user_input(batch, events, pass), batch.offsets);
+  const Tensor users = expand_by_request(user_input(batch, events, pass), batch.offsets, batch.candidates);
   Tensor x = concat({users, item_input(batch, pass)}, 1);
   pass.tap("input", x);
   const Tensor s = events.empty() ? Tensor() : event_projections_[0].forward(events[0]);

@@ -67,10 +67,10 @@ Tensor FeatureEmbedding::embed(const Concatenation& what, const std::vector<Feat
     const Tensor& tensor = tensors_[column.tensor].value;
     switch (column.kind) {
       case FeatureKind::categorical:
-        parts.push_back(cast(embedding(tensor, cells.ids), compute));
+        parts.push_back(embedding(tensor, cells.ids, compute));
         break;
       case FeatureKind::list:
-        parts.push_back(cast(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean), compute));
+        parts.push_back(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean, compute));
         break;
       case FeatureKind::numeric:
         parts.push_back(cast(cast(cells.values, tensor.dtype()).reshape({rows, 1}) * tensor, compute));

@@ -25,24 +25,31 @@ Tensor gradient_rows(const Tensor& dy, int64_t width) {
   return rows.strides()[1] == 1 ? rows : rows.contiguous();
 }
 
-// rows[i] = the bag of id i.
-Tensor bag_of_each_id(const Tensor& offsets, int64_t count) {
-  Tensor rows = empty({count}, i64, offsets.device());
-  const auto* at = offsets.data<const int64_t>();
-  for (int64_t r = 0; r + 1 < offsets.dim(0); ++r)
-    std::fill(rows.data<int64_t>() + at[r], rows.data<int64_t>() + at[r + 1], r);
-  return rows;
+// Calls f.operator()<X, Y>(backend) for a table of X and rows of Y.
+template <class F>
+void run_as(const Tensor& table, DType dtype, F f) {
+  MR_CHECK(dtype == table.dtype() || (dtype == bf16 && table.dtype() == f32), "a table in ", table.dtype(),
+           " has no rows in ", dtype, "; there are rows in the table's dtype, and in bf16 from f32");
+  run(table, [&]<class T>(auto backend) {
+    if (dtype == table.dtype()) return f.template operator()<T, T>(backend);
+    if constexpr (std::is_same_v<T, float>) f.template operator()<float, bfloat16>(backend);
+  });
 }
 
-// 1 / the size of the bag of id i.
+Tensor bag_of_each_id(const Tensor& offsets, int64_t count) {
+  Tensor places = empty({count}, i64, offsets.device());
+  on_backend(offsets.device(), [&](auto backend) {
+    kernel::bag_of_each_id(backend, offsets.data<const int64_t>(), offsets.dim(0) - 1, count,
+                           places.data<int64_t>());
+  });
+  return places;
+}
+
 Tensor mean_weights(const Tensor& offsets, int64_t count, DType dtype) {
   Tensor weights = empty({count}, dtype, offsets.device());
-  const auto* at = offsets.data<const int64_t>();
-  dispatch_floating(dtype, [&]<class T>() {
-    for (int64_t r = 0; r + 1 < offsets.dim(0); ++r) {
-      const auto weight = static_cast<T>(acc_t<T>(1) / static_cast<acc_t<T>>(at[r + 1] - at[r]));
-      std::fill(weights.data<T>() + at[r], weights.data<T>() + at[r + 1], weight);
-    }
+  run(weights, [&]<class T>(auto backend) {
+    kernel::mean_weights<T>(backend, offsets.data<const int64_t>(), offsets.dim(0) - 1, count,
+                            weights.data<T>());
   });
   return weights;
 }
@@ -51,6 +58,7 @@ Tensor mean_weights(const Tensor& offsets, int64_t count, DType dtype) {
 
 void check_ids(const Tensor& ids, int64_t rows, const char* what) {
   MR_CHECK(ids.defined() && ids.dtype() == i64, what, "s must be i64");
+  if (!ids.device().is_cpu()) return;
   const Tensor dense = ids.contiguous();
   const auto* at = dense.data<const int64_t>();
   uint64_t largest = 0;  // a negative id is a huge one
@@ -62,15 +70,15 @@ void check_ids(const Tensor& ids, int64_t rows, const char* what) {
           " rows");
 }
 
-Tensor embedding(const Tensor& table, const Tensor& given) {
+Tensor embedding(const Tensor& table, const Tensor& given, std::optional<DType> dtype) {
   MR_OP("embedding");
   check_table(table, given);
   const Tensor ids = given.contiguous().reshape({given.numel()});
   Shape shape = given.shape();
   shape.append(table.dim(1));
-  Tensor y = empty(shape, table.dtype(), table.device());
-  run(table, [&]<class T>(auto backend) {
-    kernel::gather_rows<T>(backend, table.mat<const T>(), ids.data<const int64_t>(), y.mat<T>());
+  Tensor y = empty(shape, dtype.value_or(table.dtype()), table.device());
+  run_as(table, y.dtype(), [&]<class X, class Y>(auto backend) {
+    kernel::gather_rows<X, Y>(backend, table.mat<const X>(), ids.data<const int64_t>(), y.mat<Y>());
   });
   return record(y, {table}, [&] {
     return
@@ -81,31 +89,50 @@ Tensor embedding(const Tensor& table, const Tensor& given) {
   });
 }
 
-Tensor embedding_bag(const Tensor& table, const Tensor& given_ids, const Tensor& given_offsets,
-                     BagMode mode) {
+Tensor embedding_bag(const Tensor& table, const Tensor& given_ids, const Tensor& given_offsets, BagMode mode,
+                     std::optional<DType> dtype) {
   MR_OP("embedding_bag");
   check_table(table, given_ids);
   MR_CHECK(given_ids.ndim() == 1, "needs ids [n], got ", given_ids.shape());
   check_offsets(given_offsets, given_ids.dim(0), "offsets");
   const Tensor ids = given_ids.contiguous(), offsets = given_offsets.contiguous();
   const bool mean = mode == BagMode::mean;
-  Tensor y = empty({offsets.dim(0) - 1, table.dim(1)}, table.dtype(), table.device());
-  run(table, [&]<class T>(auto backend) {
-    kernel::sum_segments<T>(backend, table.mat<const T>(), ids.data<const int64_t>(),
-                            offsets.data<const int64_t>(), mean, y.mat<T>());
+  Tensor y = empty({offsets.dim(0) - 1, table.dim(1)}, dtype.value_or(table.dtype()), table.device());
+  run_as(table, y.dtype(), [&]<class X, class Y>(auto backend) {
+    kernel::sum_segments<X, Y>(backend, table.mat<const X>(), ids.data<const int64_t>(),
+                               offsets.data<const int64_t>(), mean, y.mat<Y>());
   });
   return record(y, {table}, [&] {
-    return [leaf = autograd::leaf_meta(table), ids = Saved(ids), offsets = Saved(offsets),
-            mean](const Tensor& dy) -> Grads {
+    return [leaf = autograd::leaf_meta(table), ids = Saved(ids), offsets = Saved(offsets), mean,
+            dtype = table.dtype()](const Tensor& dy) -> Grads {
       const int64_t count = ids.get().numel();
       if (count > 0 && dy.numel() > 0) {
         leaf->lookups.push_back({ids.get(), gradient_rows(dy, dy.dim(1)),
                                  bag_of_each_id(offsets.get(), count),
-                                 mean ? mean_weights(offsets.get(), count, dy.dtype()) : Tensor()});
+                                 mean ? mean_weights(offsets.get(), count, dtype) : Tensor()});
       }
       return {Tensor()};
     };
   });
 }
 
+namespace kernel {
+
+void bag_of_each_id(Cpu, const int64_t* offsets, int64_t bags, int64_t, int64_t* places) {
+  for (int64_t r = 0; r < bags; ++r) std::fill(places + offsets[r], places + offsets[r + 1], r);
+}
+
+template <class T>
+void mean_weights(Cpu, const int64_t* offsets, int64_t bags, int64_t, T* weights) {
+  for (int64_t r = 0; r < bags; ++r) {
+    const auto weight = static_cast<T>(acc_t<T>(1) / static_cast<acc_t<T>>(offsets[r + 1] - offsets[r]));
+    std::fill(weights + offsets[r], weights + offsets[r + 1], weight);
+  }
+}
+
+template void mean_weights(Cpu, const int64_t*, int64_t, int64_t, float*);
+template void mean_weights(Cpu, const int64_t*, int64_t, int64_t, bfloat16*);
+template void mean_weights(Cpu, const int64_t*, int64_t, int64_t, double*);
+
+}  // namespace kernel
 }  // namespace mixrec

@@ -101,7 +101,7 @@ Tensor gather_rows(const Tensor& x, const Tensor& indices) {
   const Tensor from = as_rows(x), to = as_rows(y);
   dispatch_any(x.dtype(), [&]<class T>() {
     on_backend(x.device(), [&](auto backend) {
-      kernel::gather_rows<T>(backend, from.mat<const T>(), ids.data<const int64_t>(), to.mat<T>());
+      kernel::gather_rows<T, T>(backend, from.mat<const T>(), ids.data<const int64_t>(), to.mat<T>());
     });
   });
   return record(y, {x}, [&] {
@@ -133,14 +133,19 @@ Tensor pad_last(const Tensor& x, int64_t count) {
 
 namespace kernel {
 
-template <class T>
-void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y) {
+template <class X, class Y>
+void gather_rows(Cpu, Mat<const X> x, const int64_t* ids, Mat<Y> y) {
   // Rows of a large table are far apart: each is asked for while the ones before it are copied.
   constexpr int64_t kAhead = 8;
   const int64_t count = y.count();
   for_rows(count, y.cols, [&](int64_t j) {
     if (j + kAhead < count) __builtin_prefetch(x.row(ids[j + kAhead]));
-    std::copy_n(x.row(ids[j]), y.cols, y.row(j));
+    if constexpr (std::is_same_v<X, Y>) {
+      std::copy_n(x.row(ids[j]), y.cols, y.row(j));
+    } else {
+      simd::transform(
+          y.cols, y.row(j), [](auto v) { return v; }, x.row(ids[j]));
+    }
   });
 }
 
@@ -174,6 +179,7 @@ MR_INSTANTIATE(int32_t);
 MR_INSTANTIATE(int64_t);
 MR_INSTANTIATE(uint8_t);
 #undef MR_INSTANTIATE
+template void gather_rows(Cpu, Mat<const float>, const int64_t*, Mat<bfloat16>);
 template void gather_rows_backward(Cpu, const int64_t*, Mat<const float>, Mat<float>);
 template void gather_rows_backward(Cpu, const int64_t*, Mat<const bfloat16>, Mat<bfloat16>);
 template void gather_rows_backward(Cpu, const int64_t*, Mat<const double>, Mat<double>);

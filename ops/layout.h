@@ -24,10 +24,16 @@ Tensor pad_last(const Tensor& x, int64_t count);
 
 namespace kernel {
 
-template <class T>
-void gather_rows(Cpu, Mat<const T> x, const int64_t* ids, Mat<T> y);
+// X and Y are one type, or float and bfloat16.  On a device an id outside x gives zeros, and is reported by
+// cuda::check_device_errors().
+template <class X, class Y>
+void gather_rows(Cpu, Mat<const X> x, const int64_t* ids, Mat<Y> y);
+template <class X, class Y>
+void gather_rows(Cuda, Mat<const X> x, const int64_t* ids, Mat<Y> y);
 template <class T>
 void gather_rows_backward(Cpu, const int64_t* ids, Mat<const T> dy, Mat<T> dx);
+template <class T>
+void gather_rows_backward(Cuda, const int64_t* ids, Mat<const T> dy, Mat<T> dx);
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -31,8 +31,8 @@ void check_rows(const Tensor& x, const Tensor& offsets) {
   MR_CHECK(x.device() == offsets.device(), "rows are on ", x.device(), ", offsets on ", offsets.device());
 }
 
-Tensor expand(const Tensor& x, const Tensor& offsets, bool mean) {
-  const int64_t segments = offsets.dim(0) - 1, total = offsets.narrow(0, segments, 1).to_vector<int64_t>()[0];
+// To `total` rows.
+Tensor expand(const Tensor& x, const Tensor& offsets, int64_t total, bool mean) {
   Tensor y = with_rows(x, total);
   const Tensor in = as_rows(x), out = as_rows(y);
   run(x, [&]<class T>(auto backend) {
@@ -45,8 +45,8 @@ Tensor reduce(const Tensor& x, const Tensor& offsets, bool mean) {
   Tensor y = with_rows(x, offsets.dim(0) - 1);
   const Tensor in = as_rows(x), out = as_rows(y);
   run(x, [&]<class T>(auto backend) {
-    kernel::sum_segments<T>(backend, in.mat<const T>(), nullptr, offsets.data<const int64_t>(), mean,
-                            out.mat<T>());
+    kernel::sum_segments<T, T>(backend, in.mat<const T>(), nullptr, offsets.data<const int64_t>(), mean,
+                               out.mat<T>());
   });
   return y;
 }
@@ -56,23 +56,23 @@ Tensor reduce_recorded(const Tensor& x, const Tensor& given, bool mean) {
   check_offsets(given, x.dim(0), "offsets");
   const Tensor offsets = given.contiguous();
   return record(reduce(x, offsets, mean), {x}, [&] {
-    return [offsets = Saved(offsets), mean](const Tensor& dy) -> Grads {
-      return {expand(dy.contiguous(), offsets.get(), mean)};
+    return [offsets = Saved(offsets), total = x.dim(0), mean](const Tensor& dy) -> Grads {
+      return {expand(dy.contiguous(), offsets.get(), total, mean)};
     };
   });
 }
 
 }  // namespace
 
-Tensor expand_by_request(const Tensor& x, const Tensor& given) {
+Tensor expand_by_request(const Tensor& x, const Tensor& given, int64_t total) {
   MR_OP("expand_by_request");
   check_rows(x, given);
   MR_CHECK(given.dim(0) - 1 == x.dim(0), "offsets are for ", given.dim(0) - 1, " requests, there are ",
            x.dim(0));
   const Tensor offsets = given.contiguous();
-  const int64_t total = offsets.narrow(0, x.dim(0), 1).to_vector<int64_t>()[0];
+  if (total < 0) total = offsets.narrow(0, x.dim(0), 1).to_vector<int64_t>()[0];
   check_offsets(offsets, total, "offsets");
-  return record(expand(x, offsets, false), {x}, [&] {
+  return record(expand(x, offsets, total, false), {x}, [&] {
     return [offsets = Saved(offsets)](const Tensor& dy) -> Grads {
       return {reduce(dy.contiguous(), offsets.get(), false)};
     };
@@ -112,9 +112,9 @@ void expand_segments(Cpu, Mat<const T> x, const int64_t* offsets, bool mean, Mat
   });
 }
 
-template <class T>
-void sum_segments(Cpu, Mat<const T> x, const int64_t* ids, const int64_t* offsets, bool mean, Mat<T> y) {
-  using Sum = acc_t<T>;
+template <class X, class Y>
+void sum_segments(Cpu, Mat<const X> x, const int64_t* ids, const int64_t* offsets, bool mean, Mat<Y> y) {
+  using Sum = acc_t<X>;
   const int64_t segments = y.count();
   if (segments == 0) return;
   parallel_for(segments, segment_work(offsets[segments], segments, y.cols), [&](int64_t begin, int64_t end) {
@@ -139,6 +139,7 @@ MR_INSTANTIATE(float);
 MR_INSTANTIATE(bfloat16);
 MR_INSTANTIATE(double);
 #undef MR_INSTANTIATE
+template void sum_segments(Cpu, Mat<const float>, const int64_t*, const int64_t*, bool, Mat<bfloat16>);
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -71,6 +71,34 @@ TEST_CASE("embedding: a backward leaves look-ups, not a dense gradient") {
   CHECK_FALSE(table.grad().defined());
 }
 
+TEST_CASE("embedding: an f32 table gives bf16 rows, and keeps f32 gradients") {
+  Tensor table = Tensor::from({1.f, 1.00390625f, 3.f, -1.01171875f, 5.f, 6.f}, {3, 2}).requires_grad();
+  const Tensor rows = embedding(table, integers({1, 0, 1}), bf16);
+  CHECK(rows.dtype() == bf16);
+  CHECK(rows.to_vector() == std::vector<float>{3, -1.015625f, 1, 1, 3, -1.015625f});
+  rows.backward(ones({3, 2}, bf16));
+  // The sum of a bag is rounded once, at the end.
+  const Tensor bag =
+      embedding_bag(table, integers({0, 0, 0, 0, 2}), integers({0, 4, 5}), BagMode::mean, bf16);
+  CHECK(bag.to_vector() == std::vector<float>{1, 1, 5, 6});
+  bag.backward(ones({2, 2}, bf16));
+  CHECK(table.meta()->lookups[0].dy.dtype() == bf16);
+  CHECK(table.meta()->lookups[1].weights.dtype() == f32);
+  CHECK(table.grad().to_vector() == std::vector<float>{2, 2, 2, 2, 1, 1});
+  check_error([&] { embedding(table, integers({0}), f64); },
+              "[embedding] a table in f32 has no rows in f64; there are rows in the table's dtype");
+}
+
+TEST_CASE("expand_by_request: the number of candidates may be given") {
+  const Tensor x = Tensor::from({1.f, 2.f}, {2, 1});
+  CHECK(expand_by_request(x, integers({0, 1, 3}), 3).to_vector() == std::vector<float>{1, 2, 2});
+  check_error(
+      [&] {
+        expand_by_request(x, integers({0, 1, 3}), 4);
+      },
+      "[expand_by_request] offsets end at 3 but there are 4 values");
+}
+
 TEST_CASE("segments: offsets are checked") {
   const Tensor x = ones({3, 2});
   check_error(
