@@ -1,6 +1,7 @@
 #include "mixrec/train/evaluate.h"
 
 #include "mixrec/autograd/record.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 #include "mixrec/data/prefetcher.h"
 
@@ -21,7 +22,8 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                  .shuffle = Shuffle::none,
                  .workers = options.workers,
                  .trained_on = options.trained_on});
-  Prefetcher batches(std::move(loader), device_of(model.parameters()));
+  const Device device = device_of(model.parameters());
+  Prefetcher batches(std::move(loader), device);
   while (const auto batch = batches.next()) {
     Pass pass;
     pass.compute = options.compute;
@@ -33,6 +35,7 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
     for (size_t i = 0; i < values.size(); ++i) values[i] += shift[i % shift.size()];
     f(batch->host, values);
   }
+  if (device.is_cuda()) cuda::check_device_errors(device.index);
 }
 
 std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,

@@ -49,7 +49,6 @@ void Trainer::train(Split split) {
   Prefetcher batches(make_loader(split, static_cast<int>(options_.config.data.workers)), device_);
   set_lengths(batches);
   batches.start(state_.epoch, state_.batch);
-  applied_before_ = optimizer_->steps();
   while (!reached_end() && StopSignals::received() == 0) {
     const auto start = Clock::now();
     step(batches);
@@ -148,10 +147,9 @@ Tensor Trainer::forward_backward(const PlacedBatch& batch, const std::vector<dou
 void Trainer::settle() {
   if (queued_.empty()) return;
   const auto start = Clock::now();
+  if (device_.is_cuda()) cuda::check_device_errors(device_.index);
   const StepReport report = optimizer_->report();
-  const int64_t applied = optimizer_->steps() - applied_before_;
-  if (applied < static_cast<int64_t>(queued_.size())) fail_refused(report, applied);
-  applied_before_ += applied;
+  if (report.refused > 0) fail_refused(report);
   gradient_norm_ = report.gradient_norm;
   shown_loss_ = last_loss_.item();
   state_.loss_sum += queued_loss_.item();
@@ -161,41 +159,28 @@ void Trainer::settle() {
   state_.train_seconds += seconds_since(start);
 }
 
-void Trainer::fail_refused(const StepReport& report, int64_t applied) {
-  const auto queued = static_cast<int64_t>(queued_.size());
-  const int64_t first = state_.step - queued + 1;  // number of the first queued step
-  // Batches are a function of their position: steps are run again from theirs until one shows what it was.  Where
-  // all after it were refused too, it comes first.
+void Trainer::fail_refused(const StepReport& report) {
+  // The first refused step; all after it were refused too, so the weights are still those that it met.  Batches
+  // are a function of their position.
+  const int64_t step = state_.step - report.refused + 1;
+  const QueuedStep& refused = queued_[queued_.size() - static_cast<size_t>(report.refused)];
   Loader loader = make_loader(choosing() ? Split::train : Split::refit, 0);
+  loader.start(refused.begin.epoch, refused.begin.batch);
+  Pass replay;
+  replay.training = true;
+  replay.rng = refused.rng;
+  replay.compute = pass_.compute;
   std::string where, finite;
-  int64_t step = state_.step;
-  for (int64_t i = 0; i < queued && where.empty(); ++i) {
-    const int64_t place = (applied + i) % queued;
-    const QueuedStep& again = queued_[static_cast<size_t>(place)];
-    loader.start(again.begin.epoch, again.begin.batch);
-    Pass replay;
-    replay.training = true;
-    replay.rng = again.rng;
-    replay.compute = pass_.compute;
-    for (int64_t k = 0; k < config_.accumulate && where.empty(); ++k) {
-      const auto batch = loader.next();
-      if (!batch) break;
-      where = first_not_finite(model_, data_.spec(), *batch, replay);
-      if (!where.empty()) step = first + place;
-      if (place == queued - 1)
-        finite = concat_message("its forward pass is finite, in a batch of ", batch->candidates,
-                                " rows that begins at row ", batch->row.at(0), " of the data set");
-    }
+  for (int64_t k = 0; k < config_.accumulate && where.empty(); ++k) {
+    const auto batch = loader.next();
+    if (!batch) break;
+    where = first_not_finite(model_, data_.spec(), *batch, replay);
+    finite = concat_message("its forward pass is finite, in a batch of ", batch->candidates,
+                            " rows that begins at row ", batch->row.at(0), " of the data set");
   }
-  // The report is of the last step.
-  const bool by_gradient = step == state_.step && !report.not_finite.empty();
-  const std::string what = by_gradient ? "the gradient of " + report.not_finite : "the loss";
-  MR_CHECK(where.empty() && report.applied, "step ", step, ": ", what, " is not finite; ",
-           where.empty() ? finite : where, "; no weight was changed by this step");
-  MR_FAIL(
-      queued - applied, " of the steps ", first, " to ", state_.step,
-      " had a loss or a gradient that is not finite and changed no weight; run again, the forward pass of "
-      "each is finite");
+  const std::string what = report.not_finite.empty() ? "the loss" : "the gradient of " + report.not_finite;
+  MR_FAIL("step ", step, ": ", what, " is not finite; ", where.empty() ? finite : where,
+          "; no weight was changed by this step");
 }
 
 void Trainer::log_step() {

@@ -49,7 +49,7 @@ class Trainer {
 
   // Around it.  A device works behind the host, which asks how the steps went only where it must know.
   void settle();
-  [[noreturn]] void fail_refused(const StepReport& report, int64_t applied);
+  [[noreturn]] void fail_refused(const StepReport& report);
   Loader make_loader(Split split, int workers) const;
   void log_step();
   void validate();
@@ -97,9 +97,8 @@ class Trainer {
   Tensor last_loss_;                // []: of the last of them
   double shown_loss_ = 0;           // of the last step that is known
   double gradient_norm_ = 0, lr_factor_ = 0;
-  int64_t applied_before_ = 0;  // steps of the optimiser until then
-  ScheduleOptions schedule_;    // of this phase, its length filled in
-  int64_t total_steps_ = 0;     // planned for this phase; 0 = not known
+  ScheduleOptions schedule_;  // of this phase, its length filled in
+  int64_t total_steps_ = 0;   // planned for this phase; 0 = not known
   int64_t session_samples_ = 0;
   double session_flops_ = 0;
   double seconds_before_ = 0;  // of earlier sessions of this run
