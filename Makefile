@@ -23,8 +23,8 @@ MAKEFLAGS += -j$(JOBS) --no-print-directory
 
 rooms   := core autograd ops nn models optim data train
 sources := $(sort $(wildcard $(addsuffix /*.cpp,$(rooms))))
-library_sources := $(filter-out train/main.cpp,$(sources)) $(if $(filter 1,$(CUDA)),$(cuda_sources))
-cuda_sources := $(sort $(wildcard $(addsuffix /*.cu,$(rooms))))
+cuda_sources := $(if $(filter 1,$(CUDA)),$(sort $(wildcard $(addsuffix /*.cu,$(rooms)))))
+library_sources := $(filter-out train/main.cpp,$(sources)) $(cuda_sources)
 test_sources    := $(sort $(wildcard tests/*.cpp))
 bench_sources   := $(sort $(wildcard tests/bench/*.cpp))
 example_sources := $(sort $(wildcard examples/*.cpp))

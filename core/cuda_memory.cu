@@ -27,9 +27,10 @@ constexpr size_t kLargestClass = size_t{1} << 20;
 constexpr size_t kSmallest = 512;
 constexpr size_t kSlab = size_t{16} << 20;  // small blocks are cut from slabs of this size
 
+// Multiples of 256 bytes, which is what the libraries ask of an address.
 size_t rounded(size_t bytes) {
   const size_t size = std::max(bytes, kSmallest);
-  const size_t step = std::max(std::bit_floor(size) / 8, kSmallest / 8 * 2);
+  const size_t step = std::max(std::bit_floor(size) / 8, size_t{256});
   return (size + step - 1) / step * step;
 }
 
