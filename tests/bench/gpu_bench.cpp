@@ -1,6 +1,7 @@
 // MixFormer's training step and its kernels on a GPU: one JSON line a measurement.
 //
 //   build/bench/gpu_bench [tiny small medium] [micro] [f32]      default: tiny small medium micro, in bf16
+//   ncu --metrics gpu__time_duration.sum build/bench/gpu_bench profile small none      three steps, kernel by kernel
 //
 // A step is the whole step: tables looked up, forward, backward, AdamW on the dense parameters, row-sparse Adagrad on
 // two tables of a million rows.  It is timed as it runs (eager) and as one CUDA graph (graph), for every setting of
@@ -299,6 +300,18 @@ void bench_kernels(const Ceilings& ceilings) {
   bench_embedding_bag(true);
 }
 
+int profile(const std::string& name, const std::string& recompute) {
+  for (const Sizes& s : kSizes) {
+    if (name != s.name) continue;
+    Step step = make_step(s, recompute, std::vector<int64_t>(static_cast<size_t>(s.batch), s.length), bf16);
+    for (int i = 0; i < 3; ++i) step.run();
+    cuda::synchronize();
+    return 0;
+  }
+  std::printf("gpu_bench: no sizes are named '%s'\n", name.c_str());
+  return 2;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -306,6 +319,7 @@ int main(int argc, char** argv) {
     std::printf("gpu_bench: %s\n", cuda::unavailable_reason().c_str());
     return 1;
   }
+  if (argc > 3 && std::string(argv[1]) == "profile") return profile(argv[2], argv[3]);
   std::set<std::string> asked(argv + 1, argv + argc);
   const DType compute = asked.erase("f32") ? f32 : bf16;
   if (asked.empty()) asked = {"tiny", "small", "medium", "micro"};
