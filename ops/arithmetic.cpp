@@ -9,14 +9,36 @@
 namespace mixrec {
 namespace {
 
+// Dimensions of a shape and two operands' strides, merged where both operands walk them evenly: rows get long
+// and few.
+struct Walk {
+  Shape shape, a, b;
+
+  Walk(const Shape& full, const Shape& a_strides, const Shape& b_strides) {
+    for (int i = full.ndim() - 1; i >= 0; --i) {
+      if (full[i] == 1) continue;
+      if (shape.ndim() && a_strides[i] == a[0] * shape[0] && b_strides[i] == b[0] * shape[0]) {
+        shape.set(0, shape[0] * full[i]);
+      } else {
+        shape.insert(0, full[i]);
+        a.insert(0, a_strides[i]);
+        b.insert(0, b_strides[i]);
+      }
+    }
+    if (!shape.ndim()) shape = {1}, a = {0}, b = {0};
+  }
+};
+
 Tensor apply(Arithmetic op, const Tensor& a, const Tensor& b) {
   check_same(a, b, "the left operand", "the right one");
   const Shape shape = broadcast_shapes(a.shape(), b.shape());
   const Tensor left = broadcast_to(a.detach(), shape), right = broadcast_to(b.detach(), shape);
   Tensor y = empty(shape, a.dtype(), a.device());
+  if (y.numel() == 0) return y;
+  const Walk walk(shape, left.strides(), right.strides());
   run(a, [&]<class T>(auto backend) {
-    kernel::arithmetic<T>(backend, op, shape, left.data<const T>(), left.strides(), right.data<const T>(),
-                          right.strides(), y.data<T>());
+    kernel::arithmetic<T>(backend, op, walk.shape, left.data<const T>(), walk.a, right.data<const T>(),
+                          walk.b, y.data<T>());
   });
   return y;
 }
@@ -114,22 +136,6 @@ void with_operation(Arithmetic op, F f) {
   }
 }
 
-// Leading dimensions that both operands walk evenly are merged into the last, so that its rows are long.
-void merge_last(Shape& shape, Shape& a, Shape& b) {
-  while (shape.ndim() > 1) {
-    const int64_t n = shape[-1];
-    if (a[-2] != a[-1] * n || b[-2] != b[-1] * n) return;
-    for (Shape* s : {&a, &b}) {
-      const int64_t step = (*s)[-1];
-      s->remove(-1);
-      s->set(-1, step);
-    }
-    const int64_t merged = shape[-2] * n;
-    shape.remove(-1);
-    shape.set(-1, merged);
-  }
-}
-
 // One row; steps are 0 or 1 (or any stride, slowly).
 template <class T, class Op>
 void row(Op op, int64_t n, const T* a, int64_t a_step, const T* b, int64_t b_step, T* y) {
@@ -151,12 +157,8 @@ void row(Op op, int64_t n, const T* a, int64_t a_step, const T* b, int64_t b_ste
 }  // namespace
 
 template <class T>
-void arithmetic(Cpu, Arithmetic op, const Shape& full_shape, const T* a, const Shape& full_a, const T* b,
-                const Shape& full_b, T* y) {
-  Shape shape = full_shape, a_strides = full_a, b_strides = full_b;
-  if (shape.ndim() == 0) shape = {1}, a_strides = {0}, b_strides = {0};
-  if (shape.numel() == 0) return;
-  merge_last(shape, a_strides, b_strides);
+void arithmetic(Cpu, Arithmetic op, const Shape& shape, const T* a, const Shape& a_strides, const T* b,
+                const Shape& b_strides, T* y) {
   const int last = shape.ndim() - 1;
   const int64_t n = shape[last], a_step = a_strides[last], b_step = b_strides[last];
   with_operation(op, [&](auto operation) {

@@ -26,12 +26,20 @@ enum class Arithmetic { add, sub, mul, div };
 
 namespace kernel {
 
-// y = op(a, b) over a shape; strides are those of the broadcast operands, 0 where stretched.  y is dense.
+// y = op(a, b) over a shape of at least one dimension and one element; strides are those of the broadcast
+// operands, 0 where stretched.  y is dense.
 template <class T>
 void arithmetic(Cpu, Arithmetic op, const Shape& shape, const T* a, const Shape& a_strides, const T* b,
                 const Shape& b_strides, T* y);
 template <class T>
 void affine(Cpu, int64_t n, const T* a, double scale, double shift, T* y);
+
+// The same on a device.
+template <class T>
+void arithmetic(Cuda, Arithmetic op, const Shape& shape, const T* a, const Shape& a_strides, const T* b,
+                const Shape& b_strides, T* y);
+template <class T>
+void affine(Cuda, int64_t n, const T* a, double scale, double shift, T* y);
 
 }  // namespace kernel
 }  // namespace mixrec

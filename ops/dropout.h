@@ -23,5 +23,10 @@ template <class T>
 void dropout(Cpu, Mat<const T> x, uint64_t seed, uint64_t counter, uint32_t threshold, double scale,
              Mat<T> y);
 
+// The same on a device.
+template <class T>
+void dropout(Cuda, Mat<const T> x, uint64_t seed, uint64_t counter, uint32_t threshold, double scale,
+             Mat<T> y);
+
 }  // namespace kernel
 }  // namespace mixrec

@@ -23,5 +23,9 @@ namespace kernel {
 template <class T>
 void head_mixing(Cpu, Mat<const T> x, int64_t user_heads, bool transposed, Mat<T> y);
 
+// The same on a device.
+template <class T>
+void head_mixing(Cuda, Mat<const T> x, int64_t user_heads, bool transposed, Mat<T> y);
+
 }  // namespace kernel
 }  // namespace mixrec

@@ -48,5 +48,20 @@ template <class T>
 void softmax_cross_entropy_backward(Cpu, Mat<const T> logits, const int64_t* labels, double normaliser,
                                     const acc_t<T>* log_sums, const T* dy, Mat<T> dx);
 
+// The same on a device; `normalisers` is host memory there too.  A label outside the classes makes the loss
+// NaN.
+template <class T>
+void bce_with_logits(Cuda, bool per_task, int64_t rows, int64_t tasks, const T* logits, const T* labels,
+                     const T* weights, const double* normalisers, T* loss, acc_t<T>* factor);
+template <class T>
+void bce_with_logits_backward(Cuda, bool per_task, int64_t rows, int64_t tasks, const T* logits,
+                              const T* labels, const T* weights, const acc_t<T>* factor, const T* dy, T* dx);
+template <class T>
+void softmax_cross_entropy(Cuda, Mat<const T> logits, const int64_t* labels, double normaliser, T* loss,
+                           acc_t<T>* log_sums);
+template <class T>
+void softmax_cross_entropy_backward(Cuda, Mat<const T> logits, const int64_t* labels, double normaliser,
+                                    const acc_t<T>* log_sums, const T* dy, Mat<T> dx);
+
 }  // namespace kernel
 }  // namespace mixrec

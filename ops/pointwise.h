@@ -34,5 +34,11 @@ void pointwise(Cpu, const F& function, Mat<const T> x, Mat<T> y);
 template <class T, class F>
 void pointwise_backward(Cpu, const F& function, Mat<const T> x, Mat<const T> dy, Mat<T> dx);
 
+// The same on a device.
+template <class T, class F>
+void pointwise(Cuda, const F& function, Mat<const T> x, Mat<T> y);
+template <class T, class F>
+void pointwise_backward(Cuda, const F& function, Mat<const T> x, Mat<const T> dy, Mat<T> dx);
+
 }  // namespace kernel
 }  // namespace mixrec

@@ -238,4 +238,11 @@ struct Pow {
 }  // namespace pointwise
 }  // namespace mixrec
 
+// All of them, for a backend that compiles its kernels apart from the ops: X(Relu) X(LeakyRelu) …
+#define MR_INSTANTIATE_POINTWISE(X) \
+  X(Relu)                           \
+  X(LeakyRelu)                      \
+  X(Silu)                           \
+  X(Gelu) X(Sigmoid) X(Tanh) X(Exp) X(Log) X(Log1p) X(Sqrt) X(Square) X(Abs) X(Softplus) X(Clamp) X(Pow)
+
 #pragma GCC diagnostic pop

@@ -34,5 +34,14 @@ template <class T>
 void max_middle_backward(Cpu, int64_t outer, int64_t middle, int64_t inner, const int64_t* index, const T* dy,
                          T* dx);
 
+// The same on a device.
+template <class T>
+void sum_middle(Cuda, int64_t outer, int64_t middle, int64_t inner, const T* x, T* y);
+template <class T>
+void max_middle(Cuda, int64_t outer, int64_t middle, int64_t inner, const T* x, T* y, int64_t* index);
+template <class T>
+void max_middle_backward(Cuda, int64_t outer, int64_t middle, int64_t inner, const int64_t* index,
+                         const T* dy, T* dx);
+
 }  // namespace kernel
 }  // namespace mixrec

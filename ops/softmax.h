@@ -30,5 +30,19 @@ void logsumexp(Cpu, Mat<const T> x, T* y);
 template <class T>
 void logsumexp_backward(Cpu, Mat<const T> x, const T* y, const T* dy, Mat<T> dx);
 
+// The same on a device.
+template <class T>
+void softmax(Cuda, Mat<const T> x, Mat<T> y);
+template <class T>
+void softmax_backward(Cuda, Mat<const T> y, Mat<const T> dy, Mat<T> dx);
+template <class T>
+void log_softmax(Cuda, Mat<const T> x, Mat<T> y);
+template <class T>
+void log_softmax_backward(Cuda, Mat<const T> y, Mat<const T> dy, Mat<T> dx);
+template <class T>
+void logsumexp(Cuda, Mat<const T> x, T* y);
+template <class T>
+void logsumexp_backward(Cuda, Mat<const T> x, const T* y, const T* dy, Mat<T> dx);
+
 }  // namespace kernel
 }  // namespace mixrec

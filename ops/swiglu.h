@@ -25,5 +25,11 @@ void swiglu(Cpu, Mat<const T> gate, Mat<const T> up, Mat<T> y);
 template <class T>
 void swiglu_backward(Cpu, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup);
 
+// The same on a device.
+template <class T>
+void swiglu(Cuda, Mat<const T> gate, Mat<const T> up, Mat<T> y);
+template <class T>
+void swiglu_backward(Cuda, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup);
+
 }  // namespace kernel
 }  // namespace mixrec

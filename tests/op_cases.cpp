@@ -63,11 +63,13 @@ void add_softmax_cases(std::vector<OpCase>& cases) {
   const auto rows = [](const Shape& shape) {
     return [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; };
   };
-  for (const Shape& shape : {Shape{7, 13}, Shape{2, 3, 64}, Shape{5, 1}, Shape{0, 4}, Shape{129}}) {
+  for (const Shape& shape :
+       {Shape{7, 13}, Shape{2, 3, 64}, Shape{5, 1}, Shape{0, 4}, Shape{129}, Shape{2, 5000}}) {
     cases.push_back(
         {"softmax", shape.to_string(), rows(shape), [](const Inputs& in) { return softmax(in[0]); }});
     cases.push_back(
         {"log_softmax", shape.to_string(), rows(shape), [](const Inputs& in) { return log_softmax(in[0]); }});
+    if (shape[-1] > 1000) continue;  // rounded to bf16, so large a sum is too coarse for its gradient
     cases.push_back(
         {"logsumexp", shape.to_string(), rows(shape), [](const Inputs& in) { return logsumexp(in[0]); }});
   }
@@ -77,8 +79,13 @@ void add_arithmetic_cases(std::vector<OpCase>& cases) {
   struct Operands {
     Shape a, b;
   };
-  for (const auto& [a, b] :
-       {Operands{{3, 5}, {3, 5}}, {{4, 3, 5}, {5}}, {{4, 1, 5}, {3, 1}}, {{2}, {}}, {{0, 3}, {3}}}) {
+  for (const auto& [a, b] : {Operands{{3, 5}, {3, 5}},
+                             {{4, 3, 5}, {5}},
+                             {{4, 1, 5}, {3, 1}},
+                             {{2}, {}},
+                             {{0, 3}, {3}},
+                             {{4, 6, 64}, {64}},
+                             {{1, 16}, {3, 1}}}) {
     const auto inputs = [a = a, b = b](Rng& rng) -> Inputs {
       return {normal(rng, a), uniform(rng, b, .5, 2)};
     };
@@ -96,6 +103,14 @@ void add_arithmetic_cases(std::vector<OpCase>& cases) {
         {"sum", "dim " + std::to_string(dim), cube, [dim](const Inputs& in) { return sum(in[0], dim); }});
     cases.push_back(
         {"sum", "mean " + std::to_string(dim), cube, [dim](const Inputs& in) { return mean(in[0], dim); }});
+  }
+  // Large enough to be cut into chunks along each side.
+  for (const Shape& shape : {Shape{40000}, Shape{2, 2100, 40}, Shape{3000, 3}, Shape{3000, 2, 7}}) {
+    const auto large = [shape](Rng& rng) -> Inputs { return {uniform(rng, shape, .5, 2)}; };
+    cases.push_back(
+        {"sum", "all of " + shape.to_string(), large, [](const Inputs& in) { return sum(in[0]); }});
+    cases.push_back({"sum", "dim -2 of " + shape.to_string(), large,
+                     [](const Inputs& in) { return sum(in[0], in[0].ndim() > 1 ? -2 : 0); }});
   }
   cases.push_back({"sum_to", "two runs", cube, [](const Inputs& in) { return sum_to(in[0], {1, 300, 1}); }});
   cases.push_back({"broadcast_to", "both ends",

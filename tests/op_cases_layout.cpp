@@ -65,6 +65,8 @@ void add_max_cases(std::vector<OpCase>& cases) {
     cases.push_back(
         {"max", "dim " + std::to_string(dim), cube, [dim](const Inputs& in) { return max(in[0], dim); }});
   }
+  const auto rows = [](Rng& rng) -> Inputs { return {normal(rng, {3, 2000})}; };
+  cases.push_back({"max", "long rows", rows, [](const Inputs& in) { return max(in[0], -1); }});
 }
 
 }  // namespace mixrec::test

@@ -84,7 +84,7 @@ void add_loss_cases(std::vector<OpCase>& cases) {
   const auto pair = [](Rng& rng) -> Inputs { return {normal(rng, {17, 5}), normal(rng, {17, 5})}; };
   cases.push_back({"mse", "mean", pair, [](const Inputs& in) { return mse(in[0], in[1]); }});
   cases.push_back({"mse", "global count", pair, [](const Inputs& in) { return mse(in[0], in[1], 7); }});
-  for (const Shape& shape : {Shape{33, 10}, Shape{5, 1}, Shape{300, 3}}) {
+  for (const Shape& shape : {Shape{33, 10}, Shape{5, 1}, Shape{300, 3}, Shape{3, 1000}}) {
     cases.push_back({"softmax_cross_entropy", shape.to_string(),
                      [shape](Rng& rng) -> Inputs {
                        return {normal(rng, shape), integers(rng, {shape[0]}, shape[1])};

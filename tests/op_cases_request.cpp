@@ -39,7 +39,7 @@ void add_request_cases(std::vector<OpCase>& cases) {
 
 void add_head_mixing_cases(std::vector<OpCase>& cases) {
   for (const Shape& shape :
-       {Shape{5, 4, 8}, Shape{3, 3, 33}, Shape{2, 1, 5}, Shape{0, 2, 4}, Shape{2, 3, 0}}) {
+       {Shape{5, 4, 8}, Shape{3, 3, 33}, Shape{3, 4, 64}, Shape{2, 1, 5}, Shape{0, 2, 4}, Shape{2, 3, 0}}) {
     for (const int64_t user_heads : {0, 1, 2}) {
       if (user_heads >= shape[1]) continue;
       cases.push_back({"head_mixing", shape.to_string() + " user heads " + std::to_string(user_heads),
