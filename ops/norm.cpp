@@ -2,8 +2,10 @@
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/loops.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -19,12 +21,28 @@ void check_vector(const Tensor& x, const Tensor& vector, const char* name) {
   MR_CHECK(vector.ndim() == 1 && vector.dim(0) == x.dim(-1), name, " is ", vector.shape(), ", but rows of x ",
            x.shape(), " have ", x.dim(-1), " elements");
   MR_CHECK(vector.is_contiguous(), name, " is strided: call contiguous()");
-  check_same(x, vector, "x", name);
+  if (x.dtype() == bf16 && vector.dtype() == f32) {
+    MR_CHECK(vector.device() == x.device(), "x is on ", x.device(), " and ", name, " on ", vector.device());
+  } else {
+    check_same(x, vector, "x", name);
+  }
+}
+
+DType statistics_of(const Tensor& x) { return x.dtype() == f64 ? f64 : f32; }
+
+// A gain or bias as kernels take it; stays undefined.
+Tensor widened(const Tensor& vector) {
+  return vector ? cast(vector.detach(), statistics_of(vector)) : vector;
+}
+
+// Room for the gradient of a gain or bias of x, if it is needed.
+Tensor vector_gradient(const Tensor& x, bool needed) {
+  return needed ? empty({x.dim(-1)}, statistics_of(x), x.device()) : Tensor();
 }
 
 // One statistic a row, in the accumulation type.
 Tensor empty_statistic(const Tensor& x) {
-  return empty({x.numel() / x.dim(-1)}, x.dtype() == f64 ? f64 : f32, x.device());
+  return empty({x.numel() / x.dim(-1)}, statistics_of(x), x.device());
 }
 
 template <class T>
@@ -39,23 +57,22 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
   check_rows(x);
   check_vector(x, gain, "the gain");
   Tensor y = empty_like(x), scale = empty_statistic(x);
+  const Tensor wide = widened(gain);
   run(x, [&]<class T>(auto backend) {
-    kernel::rms_norm<T>(backend, x.mat<const T>(), data_or_null<const T>(gain), eps, y.mat<T>(),
+    kernel::rms_norm<T>(backend, x.mat<const T>(), data_or_null<const acc_t<T>>(wide), eps, y.mat<T>(),
                         scale.data<acc_t<T>>());
   });
   return record(y, {x, gain}, [&] {
     return [x = Saved(x), gain = Saved(gain), scale = Saved(scale)](const Tensor& upstream,
                                                                     const Needs& needs) -> Grads {
-      const Tensor& in = x.get();
-      const Tensor dy = upstream.contiguous();
-      const Tensor dx = needs[0] ? empty_like(in) : Tensor();
-      const Tensor dgain = needs[1] ? empty_like(gain.get()) : Tensor();
+      const Tensor &in = x.get(), wide = widened(gain.get()), dy = upstream.contiguous();
+      const Tensor dx = needs[0] ? empty_like(in) : Tensor(), dgain = vector_gradient(in, needs[1]);
       run(in, [&]<class T>(auto backend) {
-        kernel::rms_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const T>(gain.get()),
+        kernel::rms_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
                                      scale.get().data<acc_t<T>>(), dy.mat<const T>(),
-                                     dx ? dx.mat<T>() : Mat<T>(), data_or_null<T>(dgain));
+                                     dx ? dx.mat<T>() : Mat<T>(), data_or_null<acc_t<T>>(dgain));
       });
-      return {dx, dgain};
+      return {dx, dgain ? cast(dgain, gain.get().dtype()) : dgain};
     };
   });
 }
@@ -66,27 +83,26 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
   check_vector(x, gain, "the gain");
   check_vector(x, bias, "the bias");
   Tensor y = empty_like(x), mean = empty_statistic(x), scale = empty_statistic(x);
+  const Tensor wide_gain = widened(gain), wide_bias = widened(bias);
   run(x, [&]<class T>(auto backend) {
-    kernel::layer_norm<T>(backend, x.mat<const T>(), data_or_null<const T>(gain), data_or_null<const T>(bias),
-                          eps, y.mat<T>(), mean.data<acc_t<T>>(), scale.data<acc_t<T>>());
+    kernel::layer_norm<T>(backend, x.mat<const T>(), data_or_null<const acc_t<T>>(wide_gain),
+                          data_or_null<const acc_t<T>>(wide_bias), eps, y.mat<T>(), mean.data<acc_t<T>>(),
+                          scale.data<acc_t<T>>());
   });
   return record(y, {x, gain, bias}, [&] {
-    return [x = Saved(x), gain = Saved(gain), mean = Saved(mean), scale = Saved(scale)](
-               const Tensor& upstream, const Needs& needs) -> Grads {
-      const Tensor& in = x.get();
-      const Tensor dy = upstream.contiguous();
+    return [x = Saved(x), gain = Saved(gain), mean = Saved(mean), scale = Saved(scale),
+            bias_dtype = bias ? bias.dtype() : x.dtype()](const Tensor& upstream,
+                                                          const Needs& needs) -> Grads {
+      const Tensor &in = x.get(), wide = widened(gain.get()), dy = upstream.contiguous();
       const Tensor dx = needs[0] ? empty_like(in) : Tensor();
-      const auto vector = [&](bool needed) {
-        return needed ? empty({in.dim(-1)}, in.dtype(), in.device()) : Tensor();
-      };
-      const Tensor dgain = vector(needs[1]), dbias = vector(needs[2]);
+      const Tensor dgain = vector_gradient(in, needs[1]), dbias = vector_gradient(in, needs[2]);
       run(in, [&]<class T>(auto backend) {
-        kernel::layer_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const T>(gain.get()),
+        kernel::layer_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
                                        mean.get().data<acc_t<T>>(), scale.get().data<acc_t<T>>(),
-                                       dy.mat<const T>(), dx ? dx.mat<T>() : Mat<T>(), data_or_null<T>(dgain),
-                                       data_or_null<T>(dbias));
+                                       dy.mat<const T>(), dx ? dx.mat<T>() : Mat<T>(),
+                                       data_or_null<acc_t<T>>(dgain), data_or_null<acc_t<T>>(dbias));
       });
-      return {dx, dgain, dbias};
+      return {dx, dgain ? cast(dgain, gain.get().dtype()) : dgain, dbias ? cast(dbias, bias_dtype) : dbias};
     };
   });
 }
@@ -105,11 +121,6 @@ void for_rows_with_sums(int64_t rows, int64_t work, std::vector<Sum>& sums, F ro
   });
 }
 
-template <class Sum, class T>
-void write(const Sum* sums, int64_t n, T* out) {
-  for (int64_t j = 0; j < n; ++j) out[j] = static_cast<T>(sums[j]);
-}
-
 template <class At, class T>
 auto load_or(At at, const T* row, float otherwise) {
   return row ? at.load(row) : decltype(at.load(row))(otherwise);
@@ -118,7 +129,7 @@ auto load_or(At at, const T* row, float otherwise) {
 }  // namespace
 
 template <class T>
-void rms_norm(Cpu, Mat<const T> x, const T* gain, double eps, Mat<T> y, acc_t<T>* scale) {
+void rms_norm(Cpu, Mat<const T> x, const acc_t<T>* gain, double eps, Mat<T> y, acc_t<T>* scale) {
   const int64_t n = x.cols;
   for_rows(x.count(), 4 * n, [&](int64_t i) {
     const T* in = x.row(i);
@@ -131,8 +142,8 @@ void rms_norm(Cpu, Mat<const T> x, const T* gain, double eps, Mat<T> y, acc_t<T>
 }
 
 template <class T>
-void rms_norm_backward(Cpu, Mat<const T> x, const T* gain, const acc_t<T>* scale, Mat<const T> dy, Mat<T> dx,
-                       T* dgain) {
+void rms_norm_backward(Cpu, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* scale, Mat<const T> dy,
+                       Mat<T> dx, acc_t<T>* dgain) {
   const int64_t n = x.cols;
   std::vector<acc_t<T>> sums(static_cast<size_t>(dgain ? n : 0));
   for_rows_with_sums(x.count(), 8 * n, sums, [&](int64_t i, acc_t<T>* dgain_sum) {
@@ -150,12 +161,12 @@ void rms_norm_backward(Cpu, Mat<const T> x, const T* gain, const acc_t<T>* scale
       at.store(grad, r * (at.load(upstream) * load_or(at, gain, 1) - at.load(in) * back));
     });
   });
-  if (dgain) write(sums.data(), n, dgain);
+  if (dgain) std::copy_n(sums.data(), n, dgain);
 }
 
 template <class T>
-void layer_norm(Cpu, Mat<const T> x, const T* gain, const T* bias, double eps, Mat<T> y, acc_t<T>* mean,
-                acc_t<T>* scale) {
+void layer_norm(Cpu, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* bias, double eps, Mat<T> y,
+                acc_t<T>* mean, acc_t<T>* scale) {
   const int64_t n = x.cols;
   for_rows(x.count(), 5 * n, [&](int64_t i) {
     const T* in = x.row(i);
@@ -175,8 +186,9 @@ void layer_norm(Cpu, Mat<const T> x, const T* gain, const T* bias, double eps, M
 }
 
 template <class T>
-void layer_norm_backward(Cpu, Mat<const T> x, const T* gain, const acc_t<T>* mean, const acc_t<T>* scale,
-                         Mat<const T> dy, Mat<T> dx, T* dgain, T* dbias) {
+void layer_norm_backward(Cpu, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* mean,
+                         const acc_t<T>* scale, Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain,
+                         acc_t<T>* dbias) {
   using Sum = acc_t<T>;
   const int64_t n = x.cols;
   std::vector<Sum> sums(static_cast<size_t>(dgain || dbias ? 2 * n : 0));  // of the gain, then of the bias
@@ -200,16 +212,18 @@ void layer_norm_backward(Cpu, Mat<const T> x, const T* gain, const acc_t<T>* mea
     const simd::Value<T> back = dot * scale[i] * scale[i] / static_cast<Sum>(n);
     simd::for_packs<T>(n, [&](auto at) { at.store(grad, r * (h(at) - mean_h - (at.load(in) - mu) * back)); });
   });
-  if (dgain) write(sums.data(), n, dgain);
-  if (dbias) write(sums.data() + n, n, dbias);
+  if (dgain) std::copy_n(sums.data(), n, dgain);
+  if (dbias) std::copy_n(sums.data() + n, n, dbias);
 }
 
-#define MR_INSTANTIATE(T)                                                                                  \
-  template void rms_norm(Cpu, Mat<const T>, const T*, double, Mat<T>, acc_t<T>*);                          \
-  template void rms_norm_backward(Cpu, Mat<const T>, const T*, const acc_t<T>*, Mat<const T>, Mat<T>, T*); \
-  template void layer_norm(Cpu, Mat<const T>, const T*, const T*, double, Mat<T>, acc_t<T>*, acc_t<T>*);   \
-  template void layer_norm_backward(Cpu, Mat<const T>, const T*, const acc_t<T>*, const acc_t<T>*,         \
-                                    Mat<const T>, Mat<T>, T*, T*)
+#define MR_INSTANTIATE(T)                                                                                    \
+  template void rms_norm(Cpu, Mat<const T>, const acc_t<T>*, double, Mat<T>, acc_t<T>*);                     \
+  template void rms_norm_backward(Cpu, Mat<const T>, const acc_t<T>*, const acc_t<T>*, Mat<const T>, Mat<T>, \
+                                  acc_t<T>*);                                                                \
+  template void layer_norm(Cpu, Mat<const T>, const acc_t<T>*, const acc_t<T>*, double, Mat<T>, acc_t<T>*,   \
+                           acc_t<T>*);                                                                       \
+  template void layer_norm_backward(Cpu, Mat<const T>, const acc_t<T>*, const acc_t<T>*, const acc_t<T>*,    \
+                                    Mat<const T>, Mat<T>, acc_t<T>*, acc_t<T>*)
 MR_INSTANTIATE(float);
 MR_INSTANTIATE(bfloat16);
 MR_INSTANTIATE(double);

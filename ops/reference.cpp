@@ -43,12 +43,20 @@ Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Ten
   return residual ? y + residual : y;
 }
 
+// With a gain (or bias) wider than x, everything up to the result is computed in its dtype.
 Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
+  if (gain && gain.dtype() != x.dtype())
+    return cast(reference::rms_norm(cast(x, gain.dtype()), gain, eps), x.dtype());
   const Tensor y = x / column(sqrt(mean(square(x), -1) + eps));
   return gain ? y * gain : y;
 }
 
 Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, double eps) {
+  const auto wider = [&](const Tensor& v) { return v && v.dtype() != x.dtype(); };
+  if (wider(gain) || wider(bias)) {
+    const auto wide = [](const Tensor& v) { return v ? cast(v, f32) : v; };
+    return cast(reference::layer_norm(wide(x), wide(gain), wide(bias), eps), x.dtype());
+  }
   const Tensor centred = x - column(mean(x, -1));
   Tensor y = centred / column(sqrt(mean(square(centred), -1) + eps));
   if (gain) y = y * gain;

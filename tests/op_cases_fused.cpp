@@ -1,5 +1,6 @@
 // Rows of the table for ops/swiglu, ops/ffn and ops/norm.
 #include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/cast.h"
 #include "mixrec/ops/ffn.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/swiglu.h"
@@ -62,8 +63,8 @@ void add_ffn_cases(std::vector<OpCase>& cases) {
 }
 
 void add_norm_cases(std::vector<OpCase>& cases) {
-  for (const Shape& shape :
-       {Shape{7, 13}, Shape{2, 3, 64}, Shape{300, 5}, Shape{5, 1}, Shape{0, 4}, Shape{131}}) {
+  for (const Shape& shape : {Shape{7, 13}, Shape{2, 3, 64}, Shape{300, 5}, Shape{5, 1}, Shape{0, 4},
+                             Shape{131}, Shape{19, 384}, Shape{3, 1024}, Shape{2, 1040}}) {
     const auto inputs = [shape](Rng& rng) -> Inputs {
       return {normal(rng, shape), uniform(rng, {shape[-1]}, .5, 2), normal(rng, {shape[-1]})};
     };
@@ -82,6 +83,12 @@ void add_norm_cases(std::vector<OpCase>& cases) {
   }
   const auto rows = [](Rng& rng) -> Inputs { return {normal(rng, {17, 24}), normal(rng, {24})}; };
   cases.push_back({"rms_norm", "default eps", rows, [](const Inputs& in) { return rms_norm(in[0], in[1]); }});
+  // Parameters stay f32 where activations are bf16.
+  const auto parameter = [](const Tensor& v) { return v.dtype() == bf16 ? cast(v, f32) : v; };
+  cases.push_back({"rms_norm", "an f32 gain under bf16", rows,
+                   [=](const Inputs& in) { return rms_norm(in[0], parameter(in[1])); }});
+  cases.push_back({"layer_norm", "an f32 gain and a bias of x's dtype", rows,
+                   [=](const Inputs& in) { return layer_norm(in[0], parameter(in[1]), in[1]); }});
   cases.push_back(
       {"layer_norm", "only a bias", rows, [](const Inputs& in) { return layer_norm(in[0], {}, in[1]); }});
 }

@@ -82,6 +82,32 @@ TEST_CASE("fused ops equal their composed twins") {
   }
 }
 
+TEST_CASE("norms of bf16 rows take f32 parameters and give them f32 gradients") {
+  Rng rng(6);
+  const Shape shape{37, 24}, row{24};
+  const Tensor upstream = cast(normal(rng, shape), bf16);
+  Tensors inputs{cast(normal(rng, shape), bf16), cast(normal(rng, row), f32), cast(normal(rng, row), f32)};
+  for (Tensor& x : inputs) x.requires_grad();
+  const auto check = [&](const Function& fused, const Function& composed) {
+    Tensors results[2];
+    for (const int which : {0, 1}) {
+      for (Tensor& x : inputs) x.zero_grad();
+      const Tensor y = (which ? composed : fused)(inputs);
+      CHECK(y.dtype() == bf16);
+      y.backward(upstream);
+      results[which] = {y.detach(), inputs[0].grad(), inputs[1].grad()};
+    }
+    CHECK(results[0][2].dtype() == f32);
+    CHECK(relative_difference(results[0][0], results[1][0]) < 4e-3);
+    CHECK(relative_difference(results[0][1], results[1][1]) < 4e-3);
+    CHECK(relative_difference(results[0][2], results[1][2]) < 1e-6);  // never rounded to bf16
+  };
+  check([](const Tensors& in) { return rms_norm(in[0], in[1]); },
+        [](const Tensors& in) { return reference::rms_norm(in[0], in[1]); });
+  check([](const Tensors& in) { return layer_norm(in[0], in[1], in[2]); },
+        [](const Tensors& in) { return reference::layer_norm(in[0], in[1], in[2]); });
+}
+
 TEST_CASE("losses equal their composed twins") {
   namespace ref = reference;
   Rng rng(4);
