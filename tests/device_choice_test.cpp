@@ -2,7 +2,10 @@
 
 #include "mixrec/core/cuda.h"
 #include "mixrec/data/prefetcher.h"
+#include "mixrec/models/list.h"
 #include "mixrec/nn/linear.h"
+#include "mixrec/ops/loss.h"
+#include "mixrec/ops/reduce.h"
 #include "mixrec/tests/message_of.h"
 #include "mixrec/tests/trainer_setup.h"
 #include "mixrec/train/evaluate.h"
@@ -68,6 +71,45 @@ TEST_SUITE("device and precision") {
     CHECK(linear.weight.raw_data() == memory);
     CHECK(device_of(before) == kCpu);
     CHECK(device_of({}) == kCpu);
+  }
+
+  TEST_CASE("in bf16 every model is close to itself in f32, and its logits and gradients are f32") {
+    const TemporaryFolder folder;
+    const Dataset data = open_data(small_config(write_small_data(folder)).data);
+    Loader loader(data, Split::train, {.batch_size = 64, .workers = 0});
+    const RequestBatch batch = *loader.next();
+    for (const ModelEntry& entry : model_list()) {
+      CAPTURE(entry.name);
+      Rng rng(3);
+      const auto model = entry.build(data.spec(), "{}", rng);
+      struct Result {
+        double loss;
+        std::vector<double> gradient;
+      };
+      const auto run = [&](DType compute) {
+        Pass pass;
+        pass.compute = compute;
+        const Tensor logits = model->forward(batch, pass);
+        CHECK(logits.dtype() == f32);
+        const Tensor loss = sum(bce_with_logits_per_task(logits, batch.labels, batch.weights));
+        loss.backward();
+        Result result{loss.item(), {}};
+        for (const Parameter& p : model->parameters()) {
+          REQUIRE(p.value.grad().defined());
+          CHECK(p.value.grad().dtype() == f32);
+          for (const double g : p.value.grad().to_vector<double>()) result.gradient.push_back(g);
+          Tensor(p.value).zero_grad();
+        }
+        return result;
+      };
+      const Result high = run(f32), low = run(bf16);
+      CHECK(low.loss == doctest::Approx(high.loss).epsilon(1e-2));
+      double gap = 0, size = 0;
+      for (size_t i = 0; i < high.gradient.size(); ++i)
+        gap += std::pow(low.gradient[i] - high.gradient[i], 2), size += std::pow(high.gradient[i], 2);
+      CHECK(gap > 0);
+      CHECK(std::sqrt(gap / size) < 3e-2);
+    }
   }
 
   TEST_CASE("a prefetcher gives the loader's batches, positions and ends") {
