@@ -1,6 +1,7 @@
 #include "mixrec/data/batch_builder.h"
 
 #include "mixrec/data/dictionary.h"
+#include "mixrec/data/encodings.h"
 #include "mixrec/data/packed_data.h"
 
 #include <algorithm>
@@ -11,7 +12,6 @@ namespace mixrec {
 namespace {
 
 constexpr int64_t kNoTime = INT64_MIN;
-constexpr uint8_t kSignalTrue = 2;  // rows of a signal: 0 absent, 1 + value
 
 // Numbers of the events of one request, oldest first, appended to `events`.
 void take_events(const PackedHistory& history, const PackedData& data, uint32_t request, int64_t length,

@@ -35,6 +35,25 @@ JsonValue JsonValue::parse(const std::string& text, const std::string& called) {
 
 bool JsonValue::is_text() const { return of(json_).is_string(); }
 
+bool JsonValue::is_null() const { return of(json_).is_null(); }
+bool JsonValue::is_list() const { return of(json_).is_array(); }
+bool JsonValue::is_object() const { return of(json_).is_object(); }
+bool JsonValue::is_whole() const {
+  const Json& json = of(json_);
+  return json.is_number_integer() && !(json.is_number_unsigned() && json.get<uint64_t>() > INT64_MAX);
+}
+
+int64_t JsonValue::whole() const {
+  MR_CHECK(is_whole(), place_, ": needs a whole number, got ", of(json_).dump());
+  return of(json_).get<int64_t>();
+}
+
+double JsonValue::number() const {
+  const Json& json = of(json_);
+  MR_CHECK(json.is_number() || json.is_boolean(), place_, ": needs a number, got ", json.dump());
+  return json.is_boolean() ? (json.get<bool>() ? 1 : 0) : json.get<double>();
+}
+
 std::string JsonValue::text() const {
   MR_CHECK(is_text(), place_, ": needs a text in quotes, got ", of(json_).dump());
   return of(json_).get<std::string>();

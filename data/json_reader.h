@@ -18,7 +18,13 @@ class JsonValue {
   static JsonValue parse(const std::string& text, const std::string& called);
 
   bool is_text() const;
+  bool is_null() const;
+  bool is_list() const;
+  bool is_object() const;
+  bool is_whole() const;  // a whole number in the range of int64_t
   std::string text() const;
+  int64_t whole() const;
+  double number() const;  // true and false are 1 and 0
   JsonObject object() const;
   std::vector<JsonValue> list() const;
   const std::string& place() const { return place_; }

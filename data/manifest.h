@@ -43,7 +43,7 @@ struct SplitStats {
 };
 
 struct Manifest {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
 
   std::string packed_key;
   std::vector<SourceFile> sources;

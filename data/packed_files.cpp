@@ -82,6 +82,7 @@ template class MappedArray<uint32_t>;
 template class MappedArray<int64_t>;
 template class MappedArray<uint64_t>;
 template class MappedArray<float>;
+template class MappedArray<double>;
 
 namespace {
 

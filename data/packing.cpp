@@ -12,7 +12,6 @@ namespace mixrec::packing {
 
 namespace {
 
-constexpr int64_t kDayMilliseconds = 86'400'000;
 // Bucket files of about this size are grouped in memory.
 constexpr int64_t kBucketBytes = 64 << 20;
 
@@ -31,9 +30,6 @@ Place place_of(const FeatureRule& rule, const Schema& schema) {
 }  // namespace
 
 float as_float(uint32_t raw) { return std::bit_cast<float>(raw); }
-double transformed(double value, bool log1p) {
-  return log1p ? std::copysign(std::log1p(std::abs(value)), value) : value;
-}
 uint32_t as_raw(float value) { return std::bit_cast<uint32_t>(value); }
 
 Packing::Packing(const Schema& the_schema, std::string data_folder, std::string out_folder)
@@ -82,8 +78,7 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
 uint32_t Column::raw_text(std::string_view text) {
   if (text.empty() && rule->missing) text = *rule->missing;
   if (is_list()) return cells->add(text);
-  if (rule->encoding == Encoding::hash)
-    return 1 + static_cast<uint32_t>(hash_text(text) % static_cast<uint64_t>(rule->buckets));
+  if (rule->encoding == Encoding::hash) return hash_row(text, rule->buckets);
   return values->add(text);
 }
 
@@ -123,8 +118,7 @@ int64_t TimeReader::parse(std::string_view text, const CsvReader& reader) const 
 int64_t TimeReader::milliseconds(const CsvReader& reader) const { return parse(reader.cell(cell_), reader); }
 
 int32_t TimeReader::day(int64_t milliseconds) const {
-  const int64_t local = milliseconds + offset_;
-  return static_cast<int32_t>((local >= 0 ? local : local - kDayMilliseconds + 1) / kDayMilliseconds);
+  return static_cast<int32_t>(day_of(milliseconds + offset_));
 }
 
 }  // namespace mixrec::packing

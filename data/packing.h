@@ -11,6 +11,7 @@
 #pragma once
 
 #include "mixrec/data/dictionary.h"
+#include "mixrec/data/encodings.h"
 #include "mixrec/data/expression.h"
 #include "mixrec/data/manifest.h"
 #include "mixrec/data/packed_files.h"
@@ -136,8 +137,6 @@ void group(Packing& packing);
 void encode(Packing& packing);
 
 float as_float(uint32_t raw);
-// The number that is standardised: `value`, or sign(value) log(1 + abs(value)).
-double transformed(double value, bool log1p);
 uint32_t as_raw(float value);
 
 // Reads a point in time, in milliseconds, and its day.
@@ -156,21 +155,5 @@ class TimeReader {
   double unit_;
   int64_t offset_;
 };
-
-// Splits a list cell; calls `take(element)` for each; an empty cell has none.
-template <class Take>
-void for_each_element(std::string_view cell, std::string_view separator, const Take& take) {
-  if (cell.empty()) return;
-  if (separator.empty()) {
-    for (size_t i = 0; i < cell.size(); ++i) take(cell.substr(i, 1));
-    return;
-  }
-  while (true) {
-    const size_t end = cell.find(separator);
-    take(cell.substr(0, end));
-    if (end == std::string_view::npos) return;
-    cell.remove_prefix(end + separator.size());
-  }
-}
 
 }  // namespace mixrec::packing

@@ -4,8 +4,9 @@
 //   feature.F            row of its table (u32), row of its list (lists) or standardised number (f32):
 //                        by user or item when it describes one, else by request or row
 //   feature.F.offsets    lists: elements of list l are feature.F.elements[offsets[l] .. offsets[l + 1]]
-//   feature.F.numbers    f64: bucket edges, or mean and deviation
+//   feature.F.numbers    f64: bucket edges, or mean and deviation; rates: and the raw rate of an unknown value
 //   vocabulary.T.txt     texts of table T's rows 1, 2, ..., one a line
+//   users.txt  items.txt texts of users and items, in the order of what is stored by them
 #include "mixrec/core/error.h"
 #include "mixrec/data/packing.h"
 
@@ -18,9 +19,6 @@
 namespace mixrec::packing {
 
 namespace {
-
-constexpr uint32_t kMissingRow = 1;  // of bucketed numbers
-constexpr uint32_t kFirstBucketRow = 2;
 
 struct Moments {
   double mean = 0, deviation = 1;
@@ -56,6 +54,20 @@ Vocabulary vocabulary_of(const std::vector<Counts>& counts, uint32_t size, int64
   return vocabulary;
 }
 
+// Lines: text_of(0), text_of(1), ...; line breaks and backslashes inside are escaped.
+template <class TextOf>
+void write_texts(const std::string& path, uint32_t count, const TextOf& text_of) {
+  FileWriter out(path);
+  for (uint32_t i = 0; i < count; ++i) {
+    for (const char c : text_of(i)) {
+      if (c == '\n' || c == '\\') out.append('\\');
+      out.append(c == '\n' ? 'n' : c);
+    }
+    out.append('\n');
+  }
+  out.close(true);
+}
+
 void add(std::vector<Counts>& counts, uint32_t at, const Counts& more) {
   if (counts.size() <= at) counts.resize(at + 1);
   counts[at].train += more.train;
@@ -84,6 +96,8 @@ class Encoder {
       if (packing_.columns[f].rule->rate) write_rate(f);
     for (size_t f = 0; f < packing_.columns.size(); ++f)
       if (!packing_.columns[f].rule->rate) write(f);
+    write_entities(packing_.users, "users.txt");
+    write_entities(packing_.items, "items.txt");
   }
 
  private:
@@ -113,10 +127,8 @@ class Encoder {
     Lists& lists = lists_[f];
     for (uint32_t c = 0; c < column.cells->size(); ++c) {
       for_each_element(column.cells->text(c), column.rule->list_separator, [&](std::string_view element) {
-        lists.elements.push_back(
-            column.values ? column.values->add(element)
-                          : 1 + static_cast<uint32_t>(hash_text(element) %
-                                                      static_cast<uint64_t>(column.rule->buckets)));
+        lists.elements.push_back(column.values ? column.values->add(element)
+                                               : hash_row(element, column.rule->buckets));
       });
       lists.offsets.push_back(lists.elements.size());
     }
@@ -229,10 +241,8 @@ class Encoder {
     }
     const Moments moments = moments_of(column.sum, column.squares, column.seen);
     write_array(file(f, ".numbers"), std::vector<double>{moments.mean, moments.deviation});
-    write_raw(f, [&](uint32_t raw) {
-      const double value = transformed(as_float(raw), log1p);
-      return std::isnan(value) ? 0.0f : static_cast<float>((value - moments.mean) / moments.deviation);
-    });
+    write_raw(
+        f, [&](uint32_t raw) { return standardised(as_float(raw), log1p, moments.mean, moments.deviation); });
   }
 
   void write_buckets(size_t f) {
@@ -241,12 +251,7 @@ class Encoder {
         column.rule->encoding == Encoding::buckets ? column.rule->edges : quantile_edges(f);
     declare(f, kFirstBucketRow + static_cast<int64_t>(edges.size()) + 1);
     write_array(file(f, ".numbers"), edges);
-    write_raw(f, [&](uint32_t raw) {
-      const double value = as_float(raw);
-      if (std::isnan(value)) return kMissingRow;
-      return kFirstBucketRow +
-             static_cast<uint32_t>(std::upper_bound(edges.begin(), edges.end(), value) - edges.begin());
-    });
+    write_raw(f, [&](uint32_t raw) { return bucket_row(as_float(raw), edges); });
   }
 
   // Edges that cut the training rows into equal shares; equal values never part, so there may be fewer.
@@ -341,11 +346,11 @@ class Encoder {
       sum += weight * values[e], squares += weight * values[e] * values[e], count += weight;
     }
     const Moments moments = moments_of(sum, squares, count);
-    std::vector<float> standardised;
+    std::vector<float> cells;
     for (const double value : values)
-      standardised.push_back(static_cast<float>((value - moments.mean) / moments.deviation));
-    write_array(file(f, ".numbers"), std::vector<double>{moments.mean, moments.deviation});
-    write_array(file(f), standardised);
+      cells.push_back(standardised(value, false, moments.mean, moments.deviation));
+    write_array(file(f, ".numbers"), std::vector<double>{moments.mean, moments.deviation, logit(0, 0)});
+    write_array(file(f), cells);
   }
 
   void declare(size_t f, int64_t rows) {
@@ -362,16 +367,14 @@ class Encoder {
     packing_.manifest.feature_rows[f] = rows;
     if (std::any_of(tables.begin(), tables.end(), [&](const auto& table) { return table.name == name; }))
       return;
-    FileWriter out(packing_.out_path(concat_message("vocabulary.", tables.size(), ".txt")));
-    for (const uint32_t number : vocabulary.number) {
-      for (const char c : column.values->text(number)) {
-        if (c == '\n' || c == '\\') out.append('\\');
-        out.append(c == '\n' ? 'n' : c);
-      }
-      out.append('\n');
-    }
-    out.close(true);
+    write_texts(packing_.out_path(concat_message("vocabulary.", tables.size(), ".txt")),
+                static_cast<uint32_t>(vocabulary.number.size()),
+                [&](uint32_t row) { return column.values->text(vocabulary.number[row]); });
     tables.push_back({name, rows, vocabulary.rows_training});
+  }
+
+  void write_entities(const Dictionary& entities, const std::string& name) {
+    write_texts(packing_.out_path(name), entities.size(), [&](uint32_t e) { return entities.text(e); });
   }
 
   Packing& packing_;

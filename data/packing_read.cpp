@@ -287,10 +287,10 @@ class RowReader {
   uint32_t part(const Column& column, const RowHead& head) const {
     MR_CHECK(schema_.time && column.rule->column == schema_.time->column, "feature '", column.rule->spec.name,
              "': only log.time has an hour and a weekday");
-    if (column.rule->part == "weekday") return 1 + static_cast<uint32_t>(((head.day + 3) % 7 + 7) % 7);
+    if (column.rule->part == "weekday") return weekday_row(head.day);
     const int64_t local =
         head.time + (schema_.time->format.empty() ? std::llround(schema_.utc_offset_hours * 3'600'000) : 0);
-    return 1 + static_cast<uint32_t>(((local / 3'600'000) % 24 + 24) % 24);
+    return hour_row(local);
   }
 
   Split named_split(const std::string& value) const {

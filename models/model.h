@@ -6,7 +6,12 @@
 //   Tensor forward(const RequestBatch& batch, Pass& pass);   // logits [C, tasks], on the batch's device
 //   void visit(Visitor& v);
 //
-// and, optionally, `double forward_flops(const RequestBatch&) const` for progress reports.
+// and, optionally,
+//
+//   double forward_flops(const RequestBatch&) const;                            // for progress reports
+//   UserState user_side(const RequestBatch&, Pass&);                            // for scoring: what never reads a
+//   Tensor item_side(const UserState&, const RequestBatch&, Pass&);             // candidate, kept between calls;
+//                                                           // UserState has compact() and bytes(): ui_mixformer.h
 #pragma once
 
 #include "mixrec/core/request_batch.h"
@@ -17,9 +22,17 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace mixrec {
+
+// What a model has computed of requests alone.
+class UserSide {
+ public:
+  virtual ~UserSide() = default;
+  virtual size_t bytes() const = 0;  // of memory that it holds
+};
 
 class RankingModel {
  public:
@@ -27,7 +40,28 @@ class RankingModel {
   virtual Tensor forward(const RequestBatch& batch, Pass& pass) = 0;
   virtual std::vector<Parameter> parameters() = 0;
   virtual double forward_flops(const RequestBatch&) const { return 0; }  // 0: unknown
+
+  // forward() in two steps, the first of which reads request features and histories only and may be kept; the
+  // second reads features of candidates and their offsets only.  Null: this model has no such step.
+  virtual std::shared_ptr<const UserSide> user_side(const RequestBatch&, Pass&) { return nullptr; }
+  virtual Tensor item_side(const UserSide&, const RequestBatch&, Pass&) { return {}; }
 };
+
+namespace detail {
+
+template <class M>
+concept HasUserSide = requires(M& model, const RequestBatch& batch, Pass& pass) {
+  model.item_side(model.user_side(batch, pass), batch, pass);
+};
+
+template <class State>
+struct HeldUserSide : UserSide {
+  explicit HeldUserSide(State state) : state(std::move(state)) {}
+  size_t bytes() const override { return state.bytes(); }
+  State state;
+};
+
+}  // namespace detail
 
 // Wraps a model, or a reference to one that outlives the wrapper.
 template <class M>
@@ -40,8 +74,24 @@ class ModelHolder : public RankingModel {
     if constexpr (requires { model_.forward_flops(batch); }) return model_.forward_flops(batch);
     return 0;
   }
+  std::shared_ptr<const UserSide> user_side(const RequestBatch& batch, Pass& pass) override {
+    if constexpr (detail::HasUserSide<Model>) {
+      return std::make_shared<Held<Model>>(model_.user_side(batch, pass).compact());
+    }
+    return nullptr;
+  }
+  Tensor item_side(const UserSide& user, const RequestBatch& batch, Pass& pass) override {
+    if constexpr (detail::HasUserSide<Model>) {
+      return model_.item_side(static_cast<const Held<Model>&>(user).state, batch, pass);
+    }
+    return RankingModel::item_side(user, batch, pass);
+  }
 
  private:
+  using Model = std::remove_reference_t<M>;
+  template <class Of>
+  using Held = detail::HeldUserSide<typename Of::UserState>;
+
   M model_;
 };
 

@@ -1,6 +1,7 @@
 #include "mixrec/models/ui_mixformer.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/storage.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/attend.h"
 #include "mixrec/ops/cast.h"
@@ -150,6 +151,22 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
   }
   state.heads = x;
   return state;
+}
+
+UiMixFormer::UserState UiMixFormer::UserState::compact() const {
+  UserState state;
+  for (const Tensor& tensor : chunks) state.chunks.push_back(tensor.clone());
+  for (const Tensor& tensor : events) state.events.push_back(tensor.clone());
+  state.heads = heads.clone();
+  if (history_offsets.defined()) state.history_offsets = history_offsets.clone();
+  return state;
+}
+
+size_t UiMixFormer::UserState::bytes() const {
+  size_t bytes = heads.storage()->bytes();
+  for (const auto* layers : {&chunks, &events})
+    for (const Tensor& tensor : *layers) bytes += tensor.storage()->bytes();
+  return bytes + (history_offsets.defined() ? history_offsets.storage()->bytes() : 0);
 }
 
 Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const {

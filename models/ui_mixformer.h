@@ -73,6 +73,10 @@ class UiMixFormer : public Module {
     std::vector<Tensor> events;  // a layer: [E, N_G·d_s], h_t of the item heads; empty without a history
     Tensor heads;                // [R, N_U, D], after the last block
     Tensor history_offsets;      // i64 [R + 1]
+
+    // The same numbers in memory of their own, without what they were cut from.
+    UserState compact() const;
+    size_t bytes() const;
   };
   UserState user_side(const RequestBatch& batch, Pass& pass) const;
   // Candidate features and offsets of `batch`, against the user side of its requests.

@@ -18,6 +18,13 @@ show 02_autograd "$build/examples/02_autograd"
 show 03_own_model "$build/examples/03_own_model" train --config examples/configs/simulated/interest.json \
   --data "$work/log" --out "$work/run" --set train.max_steps=60
 
+"$build/mixrec" train --config examples/configs/simulated/ui_mixformer.json --data "$work/log" --out "$work/scored" \
+  --set train.max_steps=60 --quiet >/dev/null
+show 04_score "$build/examples/04_score" "$work/scored" 1 2 3
+echo '{"user": "1", "candidates": ["2", "3"]}' >"$work/requests"
+show "mixrec score" "$build/mixrec" score --run "$work/scored" --in "$work/requests"
+show "mixrec verify" "$build/mixrec" verify "$work/scored" --rows 500
+
 awk -v out="$work" '/^```cpp/ {n++; on = 1; next} /^```/ {on = 0} on {print > (out "/readme" n ".cpp")}' README.md
 for program in "$work"/readme*.cpp; do
   g++ -std=c++20 -fopenmp -I"$build/include" -I"$build/generated" "$program" "$build/libmixrec.a" -o "$work/readme"

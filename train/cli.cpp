@@ -3,6 +3,7 @@
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
 #include "mixrec/train/device_choice.h"
+#include "mixrec/train/verify.h"
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -21,6 +22,7 @@ Examples:
   mixrec train --out demo/run --resume                      goes on after Ctrl-C, a crash or a kill
   mixrec eval demo/run --split validation
   mixrec predict demo/run --out probabilities.csv
+  mixrec score --run demo/run < requests.jsonl              probabilities of candidates, line by line
 
 'mixrec COMMAND --help' explains one command.)";
 
@@ -105,6 +107,34 @@ Writes log.csv, its tables, schema.json, truth.csv (the true probability of ever
 AUC that any model can reach). A training run on the folder prints how far from popularity to that bound it came.)");
 }
 
+void add_score(CLI::App& app, ScoreArguments& to) {
+  app.add_option("--run", to.run, "run folder")->required();
+  app.add_option("--in", to.in, "requests, one line of JSON each; - is stdin")->capture_default_str();
+  app.add_option("--out", to.out, "answers, in the order of requests; - is stdout")->capture_default_str();
+  app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--cache-mb", to.cache_mb, "memory for kept user sides")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--data", to.data, "data folder, for runs that hold no features/ yet");
+  add_device(app, to.device, to.precision, "auto and f32");
+  app.footer(R"(
+A request and its answer:
+  {"user": "17", "time": 1651536000, "history": ["5", {"item": "9", "liked": 1}], "candidates": ["12", {"item": "13", "price": 9.5}]}
+  {"line":1,"probabilities":{"click":[0.25,0.5]}}
+
+Values are as in the data set's files.  "values": {...} holds user and context features, "key" a name for the user's state under
+which its computation is kept (docs/decoupling.md).  A line that cannot be answered gets {"line":2,"error":"..."}.)");
+}
+
+void add_verify(CLI::App& app, VerifyArguments& to) {
+  app.add_option("run", to.run, "run folder")->required();
+  app.add_option("--rows", to.rows, "test rows to compare")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--data", to.data, "another folder with the same schema");
+}
+
 void add_data(CLI::App& app, DataArguments& to) {
   app.add_option("data", to.data, "folder of the data set")->required();
   app.add_option("--schema", to.schema,
@@ -131,11 +161,15 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   RunArguments eval, predict;
   DataArguments prepare, inspect;
   SimulateOptions simulate;
+  ScoreArguments score;
+  VerifyArguments verify;
   add_train(*app.add_subcommand("train", "trains a model and evaluates it on the test rows"), train);
   add_run(*app.add_subcommand("eval", "evaluates the weights that a run chose"), eval);
   CLI::App& predict_app = *app.add_subcommand("predict", "writes the probability of every row as CSV");
   add_run(predict_app, predict);
   predict_app.add_option("--out", predict.out, "CSV file to write")->required();
+  add_score(*app.add_subcommand("score", "answers requests, lines of JSON, with probabilities"), score);
+  add_verify(*app.add_subcommand("verify", "compares all ways to compute a run's probabilities"), verify);
   CLI::App& prepare_app = *app.add_subcommand("prepare", "reads a data set into its packed form, once");
   add_data(prepare_app, prepare);
   prepare_app.add_flag("--again", prepare.again, "even when nothing changed");
@@ -154,6 +188,8 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
     if (chosen == "train") return run_train(train, own_models);
     if (chosen == "eval") return run_eval(eval, own_models);
     if (chosen == "predict") return run_predict(predict, own_models);
+    if (chosen == "score") return run_score(score, own_models);
+    if (chosen == "verify") return run_verify(verify, own_models);
     if (chosen == "prepare") return run_prepare(prepare);
     if (chosen == "inspect") return run_inspect(inspect);
     if (chosen == "simulate") return run_simulate(simulate);

@@ -5,18 +5,20 @@
 #include "mixrec/data/inspect.h"
 #include "mixrec/models/list.h"
 #include "mixrec/train/atomic_file.h"
-#include "mixrec/train/checkpoint.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"
+#include "mixrec/train/load_model.h"
 #include "mixrec/train/open_data.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/run_folder.h"
+#include "mixrec/train/score_lines.h"
 
 #include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <fstream>
 
 namespace mixrec {
 
@@ -25,12 +27,6 @@ namespace {
 namespace fs = std::filesystem;
 
 void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); }
-
-std::unique_ptr<RankingModel> build_model(const Config& config, const Dataset& data,
-                                          const std::vector<ModelEntry>& own_models) {
-  Rng rng(derive_seed(static_cast<uint64_t>(config.train.seed), "initial weights"));
-  return find_model(config.model.name, own_models).build(data.spec(), config.model.options.text, rng);
-}
 
 // A folder that can be found again from any other.
 void make_absolute(DataConfig& data) {
@@ -78,8 +74,6 @@ struct LoadedRun {
 
 LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
   const RunFolder folder = RunFolder::resume(arguments.run);
-  MR_CHECK(fs::exists(folder.best_path()), arguments.run, " holds no best.safetensors yet: the run has ",
-           "not evaluated its first step; continue it with mixrec train --out ", arguments.run, " --resume");
   std::vector<std::string> sets;
   if (!arguments.device.empty()) sets.push_back("train.device=" + arguments.device);
   if (!arguments.precision.empty()) sets.push_back("train.precision=" + arguments.precision);
@@ -88,19 +82,14 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   if (!arguments.data.empty()) config.data.path = fs::absolute(arguments.data);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
   Dataset data = open_data(config.data, say);
-  auto model = build_model(config, data, own_models);
-  const Scalars scalars = load_tensors(folder.best_path(), named_tensors(model->parameters()));
-  to_device(model->parameters(), device);
-  const auto trained_on = scalars.find("trained_on");
+  LoadedModel loaded = load_model(folder, config, data.spec(), device, own_models);
   EvaluateOptions options;
-  options.trained_on = trained_on != scalars.end() && trained_on->second == "whole_period"
-                           ? TrainedOn::whole_period
-                           : TrainedOn::training_part;
+  options.trained_on = loaded.trained_on;
   options.batch_size = 4 * config.data.batch_size;
   options.max_events = 4 * config.data.max_events;
   options.workers = static_cast<int>(config.data.workers);
   options.compute = choose_precision(config.train.precision);
-  return {std::move(config), std::move(data), std::move(model), options};
+  return {std::move(config), std::move(data), std::move(loaded.model), options};
 }
 
 Dataset open_arguments(const DataArguments& arguments) {
@@ -126,7 +115,7 @@ int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& ow
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
   const auto report = arguments.quiet ? std::function<void(const std::string&)>() : say;
   const Dataset data = open_data(config.data, report);
-  const auto model = build_model(config, data, own_models);
+  const auto model = build_model(config, data.spec(), own_models);
   if (!arguments.quiet) say("run folder " + out);
   const FitResult result = fit_model(
       *model, data, {.config = config, .out = out, .resume = arguments.resume, .quiet = arguments.quiet});
@@ -172,6 +161,33 @@ int run_predict(const RunArguments& arguments, const std::vector<ModelEntry>& ow
                       });
   file.commit();
   say(concat_message(arguments.out, ": ", rows, " rows"));
+  return 0;
+}
+
+int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  const Scorer scorer(arguments.run,
+                      {.device = arguments.device,
+                       .precision = arguments.precision,
+                       .threads = arguments.threads,
+                       .cache_bytes = arguments.cache_mb << 20,
+                       .data = arguments.data},
+                      own_models);
+  // Opened by name, so that it can be asked how much has arrived.
+  const std::string source = arguments.in == "-" ? "/dev/stdin" : arguments.in;
+  std::ifstream in(source, std::ios::binary);
+  MR_CHECK(in, "cannot open ", source);
+  int64_t lines = 0;
+  if (arguments.out == "-") {
+    lines = score_lines(scorer, in, [](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      MR_CHECK(std::fflush(stdout) == 0, "cannot write the answers");
+    });
+  } else {
+    AtomicFile out(arguments.out);
+    lines = score_lines(scorer, in, [&](const std::string& text) { out.write(text); });
+    out.commit();
+  }
+  say(concat_message(lines, " requests"));
   return 0;
 }
 

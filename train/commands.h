@@ -31,6 +31,15 @@ struct RunArguments {
   std::string device, precision;  // over those of the run
 };
 
+struct ScoreArguments {
+  std::string run;
+  std::string data;                 // for runs without features/
+  std::string in = "-", out = "-";  // files; "-" is stdin and stdout
+  int threads = 0;                  // 0 = what OpenMP takes
+  int64_t cache_mb = 256;           // of kept user sides
+  std::string device = "auto", precision = "f32";
+};
+
 struct DataArguments {
   std::string data;
   std::vector<std::string> schema;
@@ -42,6 +51,7 @@ struct DataArguments {
 int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models);
 int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_models);
 int run_predict(const RunArguments& arguments, const std::vector<ModelEntry>& own_models);
+int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& own_models);
 int run_prepare(const DataArguments& arguments);
 int run_inspect(const DataArguments& arguments);
 int run_simulate(const SimulateOptions& options);

@@ -9,13 +9,20 @@
 
 namespace mixrec {
 
+std::vector<float> logit_shifts(const std::vector<TaskSpec>& tasks) {
+  std::vector<float> shifts;
+  for (const TaskSpec& task : tasks) shifts.push_back(static_cast<float>(std::log(task.kept_negatives)));
+  return shifts;
+}
+
+float probability(float logit) { return static_cast<float>(1 / (1 + std::exp(-double{logit}))); }
+
 void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                          const EvaluateOptions& options,
                          const std::function<void(const RequestBatch&, std::span<const float>)>& f) {
   const NoGrad no_grad;
   const std::vector<TaskSpec>& tasks = data.spec().tasks;
-  std::vector<float> shift;
-  for (const TaskSpec& task : tasks) shift.push_back(static_cast<float>(std::log(task.kept_negatives)));
+  const std::vector<float> shift = logit_shifts(tasks);
   Loader loader(data, split,
                 {.batch_size = options.batch_size,
                  .event_cap = options.max_events,

@@ -22,10 +22,13 @@ struct EvaluateOptions {
   DType compute = f32;        // see Pass
 };
 
-// Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.  The
-// model computes where its parameters are; f is given the host's copy of the batch.
 // Where a task trains on a share w of its negatives, logits are corrected to the rate of the whole log:
 //   p = p' / (p' + (1 - p') / w),  which is logit' + log w
+std::vector<float> logit_shifts(const std::vector<TaskSpec>& tasks);  // log w
+float probability(float logit);
+
+// Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.  The
+// model computes where its parameters are; f is given the host's copy of the batch.  Logits are corrected.
 void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                          const EvaluateOptions& options,
                          const std::function<void(const RequestBatch&, std::span<const float>)>& f);

@@ -5,6 +5,7 @@
 //   events.out.tfevents.*    the same for TensorBoard
 //   checkpoint.safetensors   the newest state, to resume from
 //   best.safetensors         the model that the run chose
+//   features/                what turns raw values into the model's inputs, for scoring (data/feature_encoder.h)
 //   result.json              the line that the run ended with
 #pragma once
 
@@ -30,6 +31,7 @@ class RunFolder {
   std::string config_path() const { return path_ + "/config.json"; }
   std::string checkpoint_path() const { return path_ + "/checkpoint.safetensors"; }
   std::string best_path() const { return path_ + "/best.safetensors"; }
+  std::string features_path() const { return path_ + "/features"; }
   std::string result_path() const { return path_ + "/result.json"; }
   bool has_checkpoint() const;
 

@@ -2,6 +2,7 @@
 #include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
+#include "mixrec/data/feature_encoder.h"
 #include "mixrec/train/atomic_file.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
@@ -221,7 +222,10 @@ FitResult Trainer::finish() {
   progress_.say(concat_message(count_text(static_cast<double>(state_.samples)), " rows trained on in ",
                                clock_text(state_.train_seconds), ", ", clock_text(result.seconds),
                                " in all"));
-  if (folder_) write_file_atomically(folder_->result_path(), result.json + "\n");
+  if (folder_) {
+    write_features(data_, final_trained_on(), folder_->features_path());
+    write_file_atomically(folder_->result_path(), result.json + "\n");
+  }
   return result;
 }
 

@@ -1,0 +1,178 @@
+// UI-MixFormer's tiny configuration in serving and in training.  One JSON line each:
+//
+//   one request with 500 candidates: milliseconds of a call, decoupled, with a kept user side, and expanded (user
+//   features and history repeated for every candidate);  8 callers at once;
+//   a training step over 256 candidates, request-level and expanded, for 1 … 32 candidates a request.
+//
+//   build/bench/serve_bench [DEVICE [CALLS [THREADS]]]      default: cpu 200 2
+//
+// N=8, D=64, d_s=32, L=2, F=172, F_s=512, T=64; 16 user and 16 item fields of width 32, items of width 64.
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/cuda.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/models/ui_mixformer.h"
+#include "mixrec/ops/loss.h"
+#include "mixrec/optim/optimizer.h"
+#include "mixrec/train/device_choice.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace mixrec;
+
+namespace {
+
+constexpr int64_t kFields = 16, kLength = 64, kRows = 100'000, kCandidates = 500;
+
+FeatureSet spec() {
+  FeatureSet set;
+  for (int64_t i = 0; i < 2 * kFields; ++i) {
+    const bool user = i < kFields;
+    set.features.push_back({.name = "field" + std::to_string(i),
+                            .group = user ? FeatureGroup::user : FeatureGroup::item,
+                            .scope = user ? FeatureScope::request : FeatureScope::candidate,
+                            .table = "fields",
+                            .rows = kRows,
+                            .width = 32});
+  }
+  const FeatureSpec item{
+      .name = "item", .group = FeatureGroup::event, .scope = FeatureScope::event, .rows = kRows, .width = 64};
+  set.histories.push_back({"clicks", kLength, {item}});
+  set.tasks = {{.name = "click"}, {.name = "like"}};
+  return set;
+}
+
+Tensor random_ids(int64_t count, Rng& rng) {
+  Tensor ids = empty({count}, i64);
+  for (int64_t i = 0; i < count; ++i) ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(kRows));
+  return ids;
+}
+
+Tensor steps_of(int64_t count, int64_t step) {
+  std::vector<int64_t> offsets;
+  for (int64_t i = 0; i <= count; ++i) offsets.push_back(i * step);
+  return Tensor::from(offsets);
+}
+
+RequestBatch random_batch(int64_t requests, int64_t candidates_each, Rng& rng) {
+  RequestBatch batch;
+  batch.requests = requests, batch.candidates = requests * candidates_each;
+  batch.offsets = steps_of(requests, candidates_each);
+  for (int64_t i = 0; i < 2 * kFields; ++i)
+    batch.features.push_back({.ids = random_ids(i < kFields ? requests : batch.candidates, rng)});
+  batch.histories.push_back({steps_of(requests, kLength), {{.ids = random_ids(requests * kLength, rng)}}});
+  batch.labels = zeros({batch.candidates, 2});
+  for (int64_t i = 0; i < batch.labels.numel(); ++i)
+    batch.labels.data<float>()[i] = rng.uniform() < .3 ? 1.f : 0.f;
+  return batch;
+}
+
+UiMixFormer tiny(Device device) {
+  UiMixFormerOptions options;
+  options.heads = 8, options.width = 64, options.layers = 2, options.event_width = 32,
+  options.ffn_hidden = 172;
+  options.sequence_hidden = 512, options.head_hidden = 256, options.pooled_history = false;
+  Rng rng(1);
+  UiMixFormer model(spec(), options, rng);
+  to_device(parameters(model), device);
+  return model;
+}
+
+double milliseconds(const auto& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Times of `calls` calls, in rising order.
+std::vector<double> times_of(int calls, const auto& f) {
+  std::vector<double> times;
+  f();
+  for (int i = 0; i < calls; ++i) times.push_back(milliseconds(f));
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
+double quantile(const std::vector<double>& sorted, double q) {
+  return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1))];
+}
+
+void serve(Device device, int calls, int threads) {
+  const NoGrad no_grad;
+  Rng rng(2);
+  const UiMixFormer model = tiny(device);
+  const RequestBatch batch = random_batch(1, kCandidates, rng), repeated = batch.expanded();
+  const auto print = [&](const char* form, const std::vector<double>& times) {
+    std::printf(
+        "{\"name\":\"tiny, one request, %lld candidates\",\"form\":\"%s\",\"threads\":%d,\"p50_ms\":%.2f,"
+        "\"p99_ms\":%.2f}\n",
+        static_cast<long long>(kCandidates), form, threads, quantile(times, .5), quantile(times, .99));
+  };
+  const auto whole = [&](const RequestBatch& b) {
+    Pass pass;
+    return model.forward(b.to(device), pass).to_vector();
+  };
+  print("decoupled", times_of(calls, [&] { whole(batch); }));
+  Pass pass;
+  const auto user = model.user_side(batch.to(device), pass).compact();
+  print("user kept", times_of(calls, [&] { model.item_side(user, batch.to(device), pass).to_vector(); }));
+  print("expanded", times_of(std::max(calls / 20, 3), [&] { whole(repeated); }));
+
+  constexpr int kCallers = 8;
+  const double ms = milliseconds([&] {
+    std::vector<std::thread> callers;
+    for (int c = 0; c < kCallers; ++c)
+      callers.emplace_back([&] {
+        const NoGrad off;
+        for (int i = 0; i < std::max(calls / kCallers, 1); ++i) whole(batch);
+      });
+    for (auto& caller : callers) caller.join();
+  });
+  const double requests = kCallers * std::max(calls / kCallers, 1);
+  std::printf(
+      "{\"name\":\"tiny, 8 callers\",\"threads\":%d,\"requests_per_second\":%.1f,"
+      "\"candidates_per_second\":%.0f}\n",
+      threads, 1e3 * requests / ms, 1e3 * requests * kCandidates / ms);
+}
+
+void train(Device device, int threads) {
+  constexpr int64_t kBatch = 256;
+  for (const int64_t each : {1, 2, 4, 8, 16, 32}) {
+    Rng rng(3);
+    UiMixFormer model = tiny(device);
+    Optimizer optimizer(parameters(model),
+                        {.dense = {.name = "adamw", .lr = 1e-3}, .tables = {.name = "adagrad", .lr = 1e-2}});
+    const RequestBatch host = random_batch(kBatch / each, each, rng);
+    const RequestBatch shared = host.to(device), repeated = host.expanded().to(device);
+    Pass pass{.training = true};
+    const auto step = [&](const RequestBatch& batch) {
+      bce_with_logits(model.forward(batch, pass), batch.labels).backward();
+      optimizer.step();
+      optimizer.zero_grad();
+      if (device.is_cuda()) cuda::synchronize(device.index);
+    };
+    const double request_ms = quantile(times_of(5, [&] { step(shared); }), .5),
+                 expanded_ms = quantile(times_of(3, [&] { step(repeated); }), .5);
+    std::printf(
+        "{\"name\":\"tiny training step, 256 candidates\",\"candidates_per_request\":%lld,\"threads\":%d,"
+        "\"request_level_ms\":%.1f,\"expanded_ms\":%.1f,\"speed_up\":%.2f,\"flop_ratio\":%.2f}\n",
+        static_cast<long long>(each), threads, request_ms, expanded_ms, expanded_ms / request_ms,
+        model.forward_flops(host.expanded()) / model.forward_flops(host));
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const Device device = choose_device(argc > 1 ? argv[1] : "cpu");
+  const int calls = argc > 2 ? std::atoi(argv[2]) : 200, threads = argc > 3 ? std::atoi(argv[3]) : 2;
+  set_num_threads(threads);
+  serve(device, calls, threads);
+  train(device, threads);
+}

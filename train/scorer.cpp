@@ -1,0 +1,114 @@
+#include "mixrec/train/scorer.h"
+
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/error.h"
+#include "mixrec/core/parallel_for.h"
+#include "mixrec/train/device_choice.h"
+#include "mixrec/train/evaluate.h"
+#include "mixrec/train/load_model.h"
+#include "mixrec/train/open_data.h"
+
+#include <filesystem>
+
+namespace mixrec {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// The features that the model was trained on; of a run that has not exported them, from its data.
+FeatureEncoder open_features(const RunFolder& folder, const Config& config, const std::string& data_folder) {
+  if (!fs::exists(folder.features_path())) {
+    DataConfig data = config.data;
+    if (!data_folder.empty()) data.path = fs::absolute(data_folder);
+    MR_CHECK(fs::is_directory(data.path), folder.path(), " holds no features/, and its data folder ",
+             data.path, " is not there to make it from; give --data DIR");
+    write_features(open_data(data), trained_on(folder), folder.features_path());
+  }
+  return FeatureEncoder(folder.features_path());
+}
+
+}  // namespace
+
+struct Scorer::Impl {
+  Impl(const RunFolder& folder, const Config& config, const ScorerOptions& options,
+       const std::vector<ModelEntry>& own_models)
+      : encoder(open_features(folder, config, options.data)),
+        device(choose_device(options.device)),
+        compute(choose_precision(options.precision)),
+        shift(logit_shifts(encoder.spec().tasks)),
+        cache(static_cast<size_t>(options.cache_bytes)) {
+    loaded = load_model(folder, config, encoder.spec(), device, own_models);
+  }
+
+  Pass pass() const {
+    Pass pass;
+    pass.compute = compute;
+    return pass;
+  }
+
+  Scores finish(const Tensor& logits, int64_t candidates) const {
+    const Shape expected{candidates, static_cast<int64_t>(shift.size())};
+    MR_CHECK(logits.shape() == expected, "the model's logits are ", logits.shape(), ", expected ", expected,
+             " for [candidates, tasks]");
+    std::vector<float> values = logits.to_vector();
+    for (size_t i = 0; i < values.size(); ++i) values[i] = probability(values[i] + shift[i % shift.size()]);
+    return {std::move(values), shift.size()};
+  }
+
+  // `whole` and `candidates` make the batch, all of it or without what belongs to the user.
+  template <class Whole, class Candidates>
+  Scores score(const std::string& key, const Whole& whole, const Candidates& candidates) const {
+    const NoGrad no_grad;
+    Pass own_pass = pass();
+    RankingModel& model = *loaded.model;
+    std::shared_ptr<const UserSide> user = key.empty() ? nullptr : cache.find(key);
+    if (user) {
+      const RequestBatch batch = candidates();
+      return finish(model.item_side(*user, batch.to(device), own_pass), batch.candidates);
+    }
+    const RequestBatch batch = whole(), placed = batch.to(device);
+    if (!key.empty() && (user = model.user_side(placed, own_pass))) {
+      cache.keep(key, user);
+      return finish(model.item_side(*user, placed, own_pass), batch.candidates);
+    }
+    return finish(model.forward(placed, own_pass), batch.candidates);
+  }
+
+  FeatureEncoder encoder;
+  Device device;
+  DType compute;
+  std::vector<float> shift;
+  LoadedModel loaded;
+  mutable UserCache cache;
+};
+
+Scorer::Scorer(const std::string& run, const ScorerOptions& options,
+               const std::vector<ModelEntry>& own_models) {
+  MR_CHECK(options.cache_bytes >= 0, "cache_bytes must not be negative, got ", options.cache_bytes);
+  const RunFolder folder = RunFolder::resume(run);
+  if (options.threads > 0) set_num_threads(options.threads);
+  impl_ = std::make_unique<Impl>(folder, load_config(folder.config_path(), {}), options, own_models);
+}
+Scorer::~Scorer() = default;
+Scorer::Scorer(Scorer&&) noexcept = default;
+
+Scores Scorer::score(const ScoreRequest& request, const std::string& user_key) const {
+  const FeatureEncoder& encoder = impl_->encoder;
+  return impl_->score(
+      user_key, [&] { return encoder.encode(request); }, [&] { return encoder.encode_candidates(request); });
+}
+
+Scores Scorer::score(const RequestBatch& batch, const std::string& user_key) const {
+  MR_CHECK(user_key.empty() || batch.requests == 1, "a user key belongs to one request, the batch has ",
+           batch.requests);
+  const auto given = [&]() -> const RequestBatch& { return batch; };
+  batch.validate(impl_->encoder.spec());
+  return impl_->score(user_key, given, given);
+}
+
+const std::vector<TaskSpec>& Scorer::tasks() const { return impl_->encoder.spec().tasks; }
+const FeatureEncoder& Scorer::encoder() const { return impl_->encoder; }
+UserCache::Stats Scorer::cache_stats() const { return impl_->cache.stats(); }
+
+}  // namespace mixrec
