@@ -10,7 +10,7 @@
 // in company.
 //
 // Floor: E·N·Ds elements read; what is written and read again between the kernels is a 64th of that in bf16.
-// 4·N·Ds operations an event and candidate, about 50 instructions for 16 bytes: a third of what the
+// 4·N·Ds operations an event and candidate, about 70 instructions for 16 bytes: half of what the
 // processors of an H100 can issue while these come from memory.  A block of 256 threads has 16 KiB under way.
 // A product over tensor cores would not pay: with one candidate a request it is a vector by a matrix.
 #include "mixrec/ops/attend_rows.cuh"
@@ -39,25 +39,21 @@ __device__ inline void merge(Softmax<A, kHeld>& total, const Softmax<A, kHeld>& 
 
 // Takes the events of a chunk that are this thread's into `softmax` of each query.
 template <class T, int kPieces, int kQueries, int kHeld>
-__device__ inline void take_chunk(const Thread<T, kPieces>& me, Rows<const T> events,
+__device__ inline void take_chunk(const Thread<T, kPieces>& me, const Rows<const T>& events,
                                   const acc_t<T> (&queries)[kQueries][kHeld],
                                   Softmax<acc_t<T>, kHeld> (&softmax)[kQueries]) {
   using A = acc_t<T>;
   constexpr int kTogether = kRows<kPieces>;
-  for (int first = me.group; first < events.count; first += me.groups * kTogether) {
-    A rows[kTogether][kHeld];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      me.load(events[min(first + i * me.groups, events.count - 1)], rows[i]);
+  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first) {
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) {
       A scores[kTogether];
-      A largest = softmax[q].largest;
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) scores[i] = me.dot(queries[q], rows[i]);
+      me.sum_over_head(scores);
+      A largest = softmax[q].largest;
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
-        scores[i] = me.head_sum(scores[i]);
         if (first + i * me.groups >= events.count) scores[i] = -INFINITY;
         largest = max(largest, scores[i]);
       }
@@ -75,7 +71,7 @@ __device__ inline void take_chunk(const Thread<T, kPieces>& me, Rows<const T> ev
           softmax[q].weighted[k] = fma(weight, rows[i][k], softmax[q].weighted[k]);
       }
     }
-  }
+  });
 }
 
 // Puts the groups of a block together, into the first group's.
@@ -121,10 +117,15 @@ struct Partials {
 
   __device__ void write(const Thread<T, kPieces>& me, int64_t place, const Softmax<A, kHeld>& from) const {
     if (me.lane == 0) largest[place] = from.largest, sum[place] = from.sum;
-    auto* to = reinterpret_cast<cuda::Vec<A>*>(weighted + (place * me.lanes + me.lane) * kHeld);
+    A* to = weighted + (place * me.lanes + me.lane) * kHeld;
     constexpr int kWide = cuda::Vec<A>::kSize;
 #pragma unroll
-    for (int k = 0; k < kHeld; ++k) to[k / kWide].at[k % kWide] = from.weighted[k];
+    for (int k = 0; k < kHeld; k += kWide) {
+      cuda::Vec<A> vec;
+#pragma unroll
+      for (int i = 0; i < kWide; ++i) vec.at[i] = from.weighted[k + i];
+      cuda::store_vec(to + k, vec);
+    }
   }
   __device__ Softmax<A, kHeld> read(const Thread<T, kPieces>& me, int64_t place) const {
     Softmax<A, kHeld> to{largest[place], sum[place]};
@@ -201,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, kPieces == 1 ? 3 : 1)
   const int64_t r = f.bounds.request_of_chunk(slot);
   const Request request = f.bounds.request(r);
   const int64_t chunk = slot - f.bounds.first_chunk(r);
-  if (request.candidates != 1 || chunk >= request.chunks()) return;
+  if (request.candidates != 1 || !request.has_chunk(chunk)) return;
   const Thread<T, kPieces> me(f.plan, blockIdx.x % f.plan.head_groups);
   A query[1][kHeld];
   me.load(f.u.row(request.candidates_begin, me.head), query[0]);
@@ -209,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, kPieces == 1 ? 3 : 1)
   take_chunk(me, chunk_rows(f.h, request, chunk, me.head * me.width), query, softmax);
   merge_groups(me, softmax[0]);
   if (!me.writes()) return;
-  if (request.chunks() == 1) {
+  if (!request.has_chunk(1)) {
     f.write(me, request.candidates_begin, softmax[0]);
   } else {
     partials.write(me, slot * f.plan.total_heads + me.head, softmax[0]);

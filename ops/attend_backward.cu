@@ -10,7 +10,7 @@
 // As in the forward, du of a candidate has the same bits alone and in company.
 //
 // Floor: E·N·Ds elements read and as many written.  8·N·Ds operations an event and candidate, about 100
-// instructions for 16 bytes in and 16 out: again a third of what an H100 can issue in that time.
+// instructions for 16 bytes in and 16 out: a third of what an H100 can issue in that time.
 #include "mixrec/ops/attend_rows.cuh"
 
 namespace mixrec::kernel {
@@ -54,48 +54,41 @@ struct Backward {
     to.lse = lse[c * plan.total_heads + me.head];
     acc_t<T> average[kHeld];
     me.load(m.row(c, me.head), average);
-    to.mean = me.head_sum(me.dot(to.dm, average));
+    acc_t<T> mean[1] = {me.dot(to.dm, average)};
+    me.sum_over_head(mean);
+    to.mean = mean[0];
   }
 };
 
-// Slopes of some rows; rows from `exist` on are others read again, and count nothing.
+// Slopes of the rows of for_rows_together(); one that is there again counts nothing.
 template <class T, int kPieces, int kTogether, int kHeld>
 __device__ inline void find_slopes(const Thread<T, kPieces>& me, const Query<acc_t<T>, kHeld>& query,
-                                   const acc_t<T> (&rows)[kTogether][kHeld], int exist,
+                                   const acc_t<T> (&rows)[kTogether][kHeld], int first, int count,
                                    Slopes<acc_t<T>> (&slopes)[kTogether]) {
-#pragma unroll
-  for (int i = 0; i < kTogether; ++i) slopes[i] = {me.dot(query.u, rows[i]), me.dot(query.dm, rows[i])};
+  using A = acc_t<T>;
+  A products[2 * kTogether];  // with u, then with dm
 #pragma unroll
   for (int i = 0; i < kTogether; ++i) {
-    const acc_t<T> score = me.head_sum(slopes[i].weight), product = me.head_sum(slopes[i].ds);
-    const acc_t<T> weight = i < exist ? exp(score - query.lse) : acc_t<T>(0);
-    slopes[i] = {weight, weight * (product - query.mean)};
+    products[i] = me.dot(query.u, rows[i]);
+    products[kTogether + i] = me.dot(query.dm, rows[i]);
+  }
+  me.sum_over_head(products);
+#pragma unroll
+  for (int i = 0; i < kTogether; ++i) {
+    A weight = exp(products[i] - query.lse);
+    if (first + i * me.groups >= count) weight = 0;
+    slopes[i] = {weight, weight * (products[kTogether + i] - query.mean)};
   }
 }
 
 // du += Σ ds h
 template <class A, int kTogether, int kHeld>
 __device__ inline void add_to_query(const Slopes<A> (&slopes)[kTogether], const A (&rows)[kTogether][kHeld],
-                                    int exist, Sum<A, kHeld>& du) {
+                                    Sum<A, kHeld>& du) {
 #pragma unroll
   for (int i = 0; i < kTogether; ++i) {
-    if (i >= exist) break;
 #pragma unroll
     for (int k = 0; k < kHeld; ++k) du.of[k] = fma(slopes[i].ds, rows[i][k], du.of[k]);
-  }
-}
-
-// Calls body(rows, place, exist) for this thread's events of a chunk: rows place, place + groups, …, of which
-// `exist` exist.
-template <class T, int kPieces, class Body>
-__device__ inline void for_rows_together(const Thread<T, kPieces>& me, Rows<const T> events, Body body) {
-  constexpr int kTogether = kRows<kPieces>;
-  for (int first = me.group; first < events.count; first += me.groups * kTogether) {
-    acc_t<T> rows[kTogether][Thread<T, kPieces>::kHeld];
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i)
-      me.load(events[min(first + i * me.groups, events.count - 1)], rows[i]);
-    body(rows, first, (events.count - first + me.groups - 1) / me.groups);
   }
 }
 
@@ -156,19 +149,21 @@ __device__ inline void through_one(const Backward<T>& b, const Thread<T, kPieces
                                    Sum<acc_t<T>, kHeld>& du) {
   using A = acc_t<T>;
   constexpr int kTogether = kRows<kPieces>;
-  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first, int exist) {
+  const int64_t step = me.groups * dh.stride;
+  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first) {
     Slopes<A> slopes[kTogether];
-    find_slopes(me, query, rows, exist, slopes);
-    add_to_query(slopes, rows, exist, du);
+    find_slopes(me, query, rows, first, events.count, slopes);
+    add_to_query(slopes, rows, du);
     if (!b.dh.data || !me.exists) return;
+    T* to = dh[first];
 #pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      if (i >= exist) break;
+    for (int i = 0; i < kTogether; ++i, to += step) {
+      if (first + i * me.groups >= events.count) break;
       A slope[kHeld];
 #pragma unroll
       for (int k = 0; k < kHeld; ++k)
         slope[k] = fma(slopes[i].ds, query.u[k], slopes[i].weight * query.dm[k]);
-      me.store(dh[first + i * me.groups], slope);
+      me.store(to, slope);
     }
   });
 }
@@ -179,13 +174,13 @@ __device__ inline void through_many(const Backward<T>& b, const Thread<T, kPiece
                                     Rows<T> dh, const Request& request) {
   using A = acc_t<T>;
   constexpr int kTogether = kRows<kPieces>, kHeld = Thread<T, kPieces>::kHeld;
-  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first, int exist) {
+  for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first) {
     A slope[kTogether][kHeld] = {};
     for (int64_t c = 0; c < request.candidates; ++c) {
       Query<A, kHeld> query;
       b.read(me, request.candidates_begin + c, query);
       Slopes<A> slopes[kTogether];
-      find_slopes(me, query, rows, exist, slopes);
+      find_slopes(me, query, rows, first, events.count, slopes);
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
 #pragma unroll
@@ -196,7 +191,7 @@ __device__ inline void through_many(const Backward<T>& b, const Thread<T, kPiece
     if (!me.exists) return;
 #pragma unroll
     for (int i = 0; i < kTogether; ++i)
-      if (i < exist) me.store(dh[first + i * me.groups], slope[i]);
+      if (first + i * me.groups < events.count) me.store(dh[first + i * me.groups], slope[i]);
   });
 }
 
@@ -207,10 +202,10 @@ __global__ void __launch_bounds__(kThreads, kPieces == 1 ? 2 : 1)
   const int64_t r = b.bounds.request_of_chunk(slot);
   const Request request = b.bounds.request(r);
   const int64_t chunk = slot - b.bounds.first_chunk(r);
-  if (chunk >= request.chunks()) return;
+  if (!request.has_chunk(chunk)) return;
   const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
   const auto events = chunk_rows(b.h, request, chunk, me.head * me.width);
-  const auto dh = b.dh.data ? chunk_rows(b.dh, request, chunk, me.head * me.width) : Rows<T>{};
+  const auto dh = chunk_rows(b.dh, request, chunk, me.head * me.width);  // of nothing, where not wanted
   if (request.candidates != 1) {
     if (b.dh.data) through_many(b, me, events, dh, request);
     return;
@@ -222,7 +217,7 @@ __global__ void __launch_bounds__(kThreads, kPieces == 1 ? 2 : 1)
   if (!b.du.data) return;
   merge_groups(me, du);
   if (!me.writes()) return;
-  if (request.chunks() == 1) {
+  if (!request.has_chunk(1)) {
     me.store(b.du.row(request.candidates_begin, me.head), du.of);
   } else {
     partials.write(me, slot * b.plan.total_heads + me.head, du);
@@ -241,15 +236,15 @@ __device__ inline void whole_history(const Backward<T>& b, const Thread<T, kPiec
   Sum<A, kHeld> totals[kQueries];
   for (int64_t chunk = 0; chunk < request.chunks(); ++chunk) {
     Sum<A, kHeld> parts[kQueries];
-    for_rows_together(me, chunk_rows(b.h, request, chunk, me.head * me.width),
-                      [&](const A(&rows)[kTogether][kHeld], int, int exist) {
+    const auto events = chunk_rows(b.h, request, chunk, me.head * me.width);
+    for_rows_together(me, events, [&](const A(&rows)[kTogether][kHeld], int first) {
 #pragma unroll
-                        for (int q = 0; q < kQueries; ++q) {
-                          Slopes<A> slopes[kTogether];
-                          find_slopes(me, queries[q], rows, exist, slopes);
-                          add_to_query(slopes, rows, exist, parts[q]);
-                        }
-                      });
+      for (int q = 0; q < kQueries; ++q) {
+        Slopes<A> slopes[kTogether];
+        find_slopes(me, queries[q], rows, first, events.count, slopes);
+        add_to_query(slopes, rows, parts[q]);
+      }
+    });
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) {
       merge_groups(me, parts[q]);

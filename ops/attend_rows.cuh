@@ -70,6 +70,21 @@ void with_pieces(int64_t width, bool vectorised, F f) {
   f(std::integral_constant<int, 4>{});
 }
 
+template <class From, class A>
+__device__ inline void widen(const cuda::Vec<From>& from, A* to) {
+#pragma unroll
+  for (int i = 0; i < cuda::Vec<From>::kSize; ++i) to[i] = static_cast<A>(from.at[i]);
+}
+// Two numbers a word: one instruction each, where one by one they take three for two.
+__device__ inline void widen(const cuda::Vec<bfloat16>& from, float* to) {
+  const auto words = __builtin_bit_cast(cuda::Vec<uint32_t>, from);
+#pragma unroll
+  for (int i = 0; i < cuda::Vec<uint32_t>::kSize; ++i) {
+    to[2 * i] = __builtin_bit_cast(float, words.at[i] << 16);
+    to[2 * i + 1] = __builtin_bit_cast(float, words.at[i] & 0xffff0000u);
+  }
+}
+
 // One thread's share of every row: kHeld elements of `head`, in pieces of 16 bytes.
 template <class T, int kPieces>
 struct Thread {
@@ -109,9 +124,7 @@ struct Thread {
         const From* piece = from + (at < width ? at : 0);
 #pragma unroll
         for (int i = 0; i < kVec; i += kWide) {
-          const auto vec = cuda::load_vec(piece + i);
-#pragma unroll
-          for (int j = 0; j < kWide; ++j) to[p * kVec + i + j] = static_cast<A>(vec.at[j]);
+          widen(cuda::load_vec(piece + i), to + p * kVec + i);
         }
       } else {
 #pragma unroll
@@ -158,12 +171,15 @@ struct Thread {
     return total;
   }
 
-  // Sum over the lanes of the head.
-  __device__ A head_sum(A value) const {
+  // Sums each number over the lanes of the head: side by side, as shuffles take long and branches too.
+  template <int kCount>
+  __device__ void sum_over_head(A (&values)[kCount]) const {
 #pragma unroll
-    for (int step = cuda::kWarp / 2; step > 0; step /= 2)
-      if (step < lanes) value += __shfl_xor_sync(kAll, value, step);
-    return value;
+    for (int step = cuda::kWarp / 2; step > 0; step /= 2) {
+      if (step >= lanes) continue;
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) values[i] += __shfl_xor_sync(kAll, values[i], step);
+    }
   }
 };
 
@@ -192,6 +208,7 @@ struct Request {
     return kChunk * max(int64_t{1}, (events + kChunk * kMostChunks - 1) / (kChunk * kMostChunks));
   }
   __device__ int64_t chunks() const { return (events + chunk() - 1) / chunk(); }
+  __device__ bool has_chunk(int64_t number) const { return number * chunk() < events; }
 };
 
 // Offsets that lead nowhere else than into u and h, whatever they are.
@@ -233,11 +250,11 @@ struct Bounds {
 // Events of one chunk, as rows of one thread's head.
 template <class T>
 struct Rows {
-  T* first;
+  T* data;
   int64_t stride;
   int count;
 
-  __device__ T* operator[](int i) const { return first + i * stride; }
+  __device__ T* operator[](int i) const { return data + i * stride; }
 };
 
 template <class T>
@@ -245,6 +262,25 @@ __device__ inline Rows<T> chunk_rows(const Mat<T>& h, const Request& request, in
   const int64_t begin = chunk * request.chunk();
   const int64_t count = min(request.events - begin, request.chunk());
   return {h.row(request.events_begin + begin) + column, h.row_stride, static_cast<int>(count)};
+}
+
+// Calls body(rows, first) until this thread has had its group's events of a chunk: rows first, first + groups,
+// and so on.  Where the events end the last is there again.
+template <class T, int kPieces, class Body>
+__device__ inline void for_rows_together(const Thread<T, kPieces>& me, const Rows<const T>& events,
+                                         Body body) {
+  constexpr int kTogether = kRows<kPieces>;
+  const int64_t step = me.groups * events.stride;
+  const T* from = events[me.group];
+  for (int first = me.group; first < events.count; first += me.groups * kTogether) {
+    acc_t<T> rows[kTogether][Thread<T, kPieces>::kHeld];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      me.load(from, rows[i]);
+      if (first + (i + 1) * me.groups < events.count) from += step;
+    }
+    body(rows, first);
+  }
 }
 
 }  // namespace mixrec::kernel::attention
