@@ -96,12 +96,15 @@ void DenseSet::keep_shadows() {
 }
 
 void DenseSet::mark_shadows() {
-  if (!shadows_.defined()) return;
-  shadows_.bump_version();
+  if (shadows_.defined()) shadows_.bump_version();
   for (const Trained& p : parameters_) {
     autograd::Meta& meta = *p.value.meta();
-    if (meta.shadow.defined() && meta.shadow.storage() == shadows_.storage())
-      meta.shadow_version = p.value.version();
+    if (!meta.shadow.defined() || meta.shadow.dtype() != bf16) continue;
+    if (!shadows_.defined() || meta.shadow.storage() != shadows_.storage()) {
+      if (!cuda::capturing()) continue;          // made anew when it is next read
+      copy_into(meta.shadow, p.value.detach());  // in a replay nobody looks whether it is valid
+    }
+    meta.shadow_version = p.value.version();
   }
 }
 

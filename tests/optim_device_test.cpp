@@ -83,6 +83,20 @@ TEST_CASE("optim: replays of a recorded step are steps") {
   }
 }
 
+TEST_CASE("optim: a recorded step refreshes shadows that were made before any step") {
+  const Device device = devices().back();
+  if (device.is_cpu()) return;
+  Model model{device};
+  Optimizer optimizer(model.parameters(), {});
+  const Tensor shadow = shadow_of(model.gate, bf16);
+  model.backward(1);
+  cuda::Graph graph([&] { optimizer.step(); });
+  graph.replay();
+  Tensor narrow = empty(shadow.shape(), bf16, device);
+  narrow.copy_from(model.gate);
+  CHECK(shadow.to_vector() == narrow.to_vector());
+}
+
 TEST_CASE("optim: a step writes the shadows of the parameters that have one") {
   const auto narrow = [](const Tensor& x) {
     Tensor y = empty(x.shape(), bf16, x.device());
