@@ -17,6 +17,7 @@
 // T_r C_r operations.  A candidate's result has the same bits whatever other candidates share its request.
 //
 // Throws when shapes or dtypes disagree, or when offsets are not as check_offsets() (core/jagged.h) demands.
+// On a device a head may be at most 1024 wide in bf16, 512 in f32 and 256 in f64.
 #pragma once
 
 #include "mixrec/core/tensor.h"

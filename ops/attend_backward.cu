@@ -9,7 +9,7 @@
 //
 // As in the forward, du of a candidate has the same bits alone and in company.
 //
-// Floor: E·N·Ds elements read and as many written.  8·N·Ds operations an event and candidate, about 100
+// Floor: E·N·Ds elements read and as many written.  8·N·Ds operations an event and candidate, about 110
 // instructions for 16 bytes in and 16 out: a third of what an H100 can issue in that time.
 #include "mixrec/ops/attend_rows.cuh"
 
