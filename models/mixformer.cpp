@@ -4,6 +4,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/request.h"
+#include "mixrec/ops/residual_ffn.h"
 
 namespace mixrec {
 namespace {
@@ -52,13 +53,15 @@ QueryMixer::QueryMixer(const MixFormerOptions& o, Rng& rng)
 
 Tensor QueryMixer::forward(const Tensor& x) const {
   const Tensor p = mixing.forward(norm.forward(x)) + x;
-  return ffn.forward(ffn_norm.forward(p), p);
+  return residual_ffn(p, ffn_norm.gain, ffn.gate_up, ffn.down, {.eps = ffn_norm.eps});
 }
 
 OutputFusion::OutputFusion(const MixFormerOptions& o, Rng& rng)
     : norm(o.width, o.norm_eps), ffn(o.heads, o.width, o.ffn_hidden, rng, {o.down_scale}) {}
 
-Tensor OutputFusion::forward(const Tensor& z) const { return ffn.forward(norm.forward(z), z); }
+Tensor OutputFusion::forward(const Tensor& z) const {
+  return residual_ffn(z, norm.gain, ffn.gate_up, ffn.down, {.eps = norm.eps});
+}
 
 MixFormerBlock::MixFormerBlock(const MixFormerOptions& o, Rng& rng)
     : query_mixer(o, rng),

@@ -9,6 +9,7 @@
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/request.h"
+#include "mixrec/ops/residual_ffn.h"
 
 #include <algorithm>
 #include <cmath>
@@ -50,6 +51,11 @@ Tensor projected(const Tensor& features, const PerHeadLinear& input) {
 Tensor chunks(const Tensor& x, int64_t all_heads) {
   const int64_t rows = x.dim(0), heads = x.dim(1), width = x.dim(2) / all_heads;
   return x.reshape({rows, heads, all_heads, width}).transpose(1, 2).reshape({rows, all_heads, heads * width});
+}
+
+// The FFN of one side behind a norm that both share, and the residual: eqs 4 and 9.
+Tensor enriched(const Tensor& x, const RMSNorm& norm, const PerHeadFFN& ffn) {
+  return residual_ffn(x, norm.gain, ffn.gate_up, ffn.down, {.eps = norm.eps});
 }
 
 // Eqs 7-8 without the residual, for the heads of one side; h [E, n·d_s].
@@ -138,7 +144,7 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
         split(chunks(block.norm.forward(x), heads), 1, {user_heads(), item_heads_});
     state.chunks.push_back(read[1]);
     const Tensor p = pad_last(read[0], item_width) + x;
-    Tensor z = block.user.mixer.forward(block.mixer_norm.forward(p)) + p;
+    Tensor z = enriched(p, block.mixer_norm, block.user.mixer);
     if (s.defined()) {
       const std::vector<Tensor> h =
           split(block.sequence.forward(s), 1,
@@ -146,7 +152,7 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
       state.events.push_back(h[1]);
       z = attended(block.user, z, h[0], state.history_offsets, one_each) + z;
     }
-    x = block.user.fusion.forward(block.fusion_norm.forward(z)) + z;
+    x = enriched(z, block.fusion_norm, block.user.fusion);
     pass.tap("user.blocks." + std::to_string(l), x);
   }
   state.heads = x;
@@ -177,10 +183,10 @@ Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, 
     const UiMixFormerBlock& block = blocks_[l];
     const Tensor own = chunks(block.norm.forward(x), options_.heads).narrow(1, user_heads(), item_heads_);
     const Tensor p = concat({expand(user.chunks[l]), own}, 2) + x;
-    Tensor z = block.item.mixer.forward(block.mixer_norm.forward(p)) + p;
+    Tensor z = enriched(p, block.mixer_norm, block.item.mixer);
     if (!user.events.empty())
       z = attended(block.item, z, user.events[l], user.history_offsets, batch.offsets) + z;
-    x = block.item.fusion.forward(block.fusion_norm.forward(z)) + z;
+    x = enriched(z, block.fusion_norm, block.item.fusion);
     pass.tap("item.blocks." + std::to_string(l), x);
   }
   return logits(concat({expand(user.heads), x}, 1));

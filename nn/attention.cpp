@@ -1,9 +1,9 @@
 #include "mixrec/nn/attention.h"
 
-#include "mixrec/autograd/checkpoint.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/cross_attention.h"
 #include "mixrec/ops/head_mixing.h"
+#include "mixrec/ops/residual_ffn.h"
 
 namespace mixrec {
 
@@ -14,10 +14,7 @@ SequenceFFN::SequenceFFN(int64_t width, int64_t hidden, Rng& rng, double norm_ep
     : norm(width, norm_eps), ffn(width, hidden, rng, options), recompute(recompute) {}
 
 Tensor SequenceFFN::forward(const Tensor& s) const {
-  const auto enriched = [this](const Tensor& rows) { return ffn.forward(norm.forward(rows), rows); };
-  // Enough rows to fill a card, few enough that F_s numbers for each of them are small beside the events.
-  constexpr int64_t kRows = 16384;
-  return recompute ? checkpoint_rows(enriched, s, kRows) : enriched(s);
+  return residual_ffn(s, norm.gain, ffn.gate_up, ffn.down, {.eps = norm.eps, .recompute = recompute});
 }
 
 CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)

@@ -29,6 +29,8 @@ Tensor batch_of_weights(const Tensor& w) {
   return w.detach().contiguous().reshape({w.ndim() == 3 ? w.dim(0) : 1, w.dim(-2), w.dim(-1)});
 }
 
+}  // namespace
+
 void check_ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down) {
   // Products in bf16 read f32 parameters too.
   if (x.dtype() != bf16 || gate_up.dtype() != f32) check_same(x, gate_up, "the input", "gate_up");
@@ -47,8 +49,6 @@ void check_ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down) {
   MR_CHECK(gate_up.dim(-1) == 2 * down.dim(-2), "gate_up ", gate_up.shape(),
            " must be twice as wide as down ", down.shape(), " is high");
 }
-
-}  // namespace
 
 Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual) {
   MR_OP("ffn");

@@ -22,6 +22,9 @@ namespace mixrec {
 // linear().
 Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual = {});
 
+// Throws unless the weights fit x and each other.
+void check_ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down);
+
 namespace kernel {
 
 // A batch is a number of networks: x, residual, hidden, y [batch, rows, width], gate_up [batch, D, 2F],

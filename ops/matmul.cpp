@@ -4,52 +4,13 @@
 #include "mixrec/autograd/shadow.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/product.h"
 #include "mixrec/ops/reduce.h"
 
 #include <algorithm>
 
 namespace mixrec {
 namespace {
-
-// An operand as the product sees it: `batch` matrices of rows x cols, possibly transposed.
-struct Operand {
-  Tensor tensor;  // [batch, rows, cols], last dimension dense
-  bool transpose = false;
-
-  int64_t rows() const { return tensor.dim(transpose ? 2 : 1); }
-  int64_t cols() const { return tensor.dim(transpose ? 1 : 2); }
-};
-
-// A row stride is meaningless, and may be anything, when there is one row.
-int64_t row_stride(const Tensor& x) { return x.dim(1) > 1 ? x.strides()[1] : std::max<int64_t>(x.dim(2), 1); }
-int64_t batch_stride(const Tensor& x) { return x.dim(0) > 1 ? x.strides()[0] : 0; }
-
-// y[i] = a[i] b[i] (+ bias), written into the (possibly strided) y.
-void multiply(const Operand& a, const Operand& b, const Tensor& y, const Tensor& bias = {}) {
-  kernel::Gemm shape{.m = y.dim(1),
-                     .n = y.dim(2),
-                     .k = a.cols(),
-                     .transpose_a = a.transpose,
-                     .transpose_b = b.transpose,
-                     .lda = row_stride(a.tensor),
-                     .ldb = row_stride(b.tensor),
-                     .ldc = row_stride(y),
-                     .batch = y.dim(0),
-                     .stride_a = batch_stride(a.tensor),
-                     .stride_b = batch_stride(b.tensor),
-                     .stride_c = batch_stride(y)};
-  run(a.tensor, [&]<class T>(auto backend) {
-    const auto into = [&]<class C>(C* c) {
-      kernel::product<T, C>(backend, shape, a.tensor.data<const T>(), b.tensor.data<const T>(), c,
-                            bias.defined() ? bias.data<const C>() : nullptr);
-    };
-    if (y.dtype() == a.tensor.dtype()) {
-      into(y.data<T>());
-    } else {
-      into(y.data<acc_t<T>>());
-    }
-  });
-}
 
 Tensor dense_rows(const Tensor& x) { return x.dim(-1) <= 1 || x.strides()[-1] == 1 ? x : x.contiguous(); }
 
@@ -74,14 +35,6 @@ Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpos
 }
 Tensor product(const Tensor& a, bool transpose_a, const Tensor& b, bool transpose_b) {
   return product(a, transpose_a, b, transpose_b, a.dtype());
-}
-
-// A parameter as a product with x reads it.
-Tensor operand_for(const Tensor& x, const Tensor& parameter, const char* name) {
-  if (x.dtype() == bf16 && parameter.dtype() == f32 && x.device() == parameter.device())
-    return shadow_of(parameter, bf16);
-  check_same(x, parameter, "the input", name);
-  return parameter.detach();
 }
 
 }  // namespace

@@ -52,11 +52,11 @@ int64_t alignment(const T* p, int64_t ld, int64_t stride) {
 }
 
 // Everything that the choice of an algorithm depends on.
-using Key = std::array<int64_t, 20>;
+using Key = std::array<int64_t, 21>;
 
 struct Plan {
   cublasLtMatmulDesc_t operation = nullptr;
-  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr, addend = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   size_t workspace = 0;
 
@@ -64,6 +64,7 @@ struct Plan {
     if (a) cublasLtMatrixLayoutDestroy(a);
     if (b) cublasLtMatrixLayoutDestroy(b);
     if (c) cublasLtMatrixLayoutDestroy(c);
+    if (addend) cublasLtMatrixLayoutDestroy(addend);
     if (operation) cublasLtMatmulDescDestroy(operation);
   }
 };
@@ -93,9 +94,14 @@ cublasLtMatrixLayout_t layout(cudaDataType_t type, int64_t rows, int64_t cols, i
   return made;
 }
 
+// Where the numbers are that a product is added to.
+struct AddendStrides {
+  int64_t row, batch;
+};
+
 template <class T, class C>
-std::shared_ptr<Plan> make_plan(const Gemm& g, bool with_bias, int64_t align_a, int64_t align_b,
-                                int64_t align_c) {
+std::shared_ptr<Plan> make_plan(const Gemm& g, bool with_bias, AddendStrides addend, int64_t align_a,
+                                int64_t align_b, int64_t align_c) {
   constexpr bool kDouble = std::is_same_v<T, double>;
   auto plan = std::make_shared<Plan>();
   check(cublasLtMatmulDescCreate(&plan->operation, kDouble ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F,
@@ -113,6 +119,7 @@ std::shared_ptr<Plan> make_plan(const Gemm& g, bool with_bias, int64_t align_a, 
   plan->a = layout(kType<T>, b_rows, b_cols, g.ldb, g.batch, g.stride_b);
   plan->b = layout(kType<T>, a_rows, a_cols, g.lda, g.batch, g.stride_a);
   plan->c = layout(kType<C>, g.n, g.m, g.ldc, g.batch, g.stride_c);
+  plan->addend = layout(kType<C>, g.n, g.m, addend.row, g.batch, addend.batch);
 
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "describing a preference");
@@ -124,7 +131,7 @@ std::shared_ptr<Plan> make_plan(const Gemm& g, bool with_bias, int64_t align_a, 
   cublasLtMatmulHeuristicResult_t result{};
   int found = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      handle(), plan->operation, plan->a, plan->b, plan->c, plan->c, preference, 1, &result, &found);
+      handle(), plan->operation, plan->a, plan->b, plan->addend, plan->c, preference, 1, &result, &found);
   cublasLtMatmulPreferenceDestroy(preference);
   MR_CHECK(status == CUBLAS_STATUS_SUCCESS && found > 0, "cuBLAS has no algorithm for a product of ", g.m,
            " x ", g.k, " and ", g.k, " x ", g.n, " (", cublasLtGetStatusString(status), ")");
@@ -135,21 +142,21 @@ std::shared_ptr<Plan> make_plan(const Gemm& g, bool with_bias, int64_t align_a, 
 
 // Plans of the shapes seen so far.  Histories of many lengths make many shapes, so old ones are dropped.
 template <class T, class C>
-std::shared_ptr<Plan> plan_for(const Gemm& g, bool with_bias, int64_t align_a, int64_t align_b,
-                               int64_t align_c) {
+std::shared_ptr<Plan> plan_for(const Gemm& g, bool with_bias, AddendStrides addend, int64_t align_a,
+                               int64_t align_b, int64_t align_c) {
   static std::mutex mutex;
   static std::map<Key, std::shared_ptr<Plan>> plans;
   int index = 0;
   cuda::check(cudaGetDevice(&index), "asking for the current device");
-  const Key key{index,         g.m,        g.n,        g.k,          g.transpose_a,
-                g.transpose_b, g.lda,      g.ldb,      g.ldc,        g.batch,
-                g.stride_a,    g.stride_b, g.stride_c, g.accumulate, with_bias,
-                g.stride_bias, align_a,    align_b,    align_c,      0};
+  const Key key{index,      g.m,          g.n,       g.k,           g.transpose_a, g.transpose_b,
+                g.lda,      g.ldb,        g.ldc,     g.batch,       g.stride_a,    g.stride_b,
+                g.stride_c, g.accumulate, with_bias, g.stride_bias, addend.row,    addend.batch,
+                align_a,    align_b,      align_c};
   const std::lock_guard lock(mutex);
   if (const auto found = plans.find(key); found != plans.end()) return found->second;
   constexpr size_t kMostPlans = 4096;
   if (plans.size() >= kMostPlans) plans.clear();
-  return plans[key] = make_plan<T, C>(g, with_bias, align_a, align_b, align_c);
+  return plans[key] = make_plan<T, C>(g, with_bias, addend, align_a, align_b, align_c);
 }
 
 // k = 0: what is left of c = [bias] + [c].
@@ -164,6 +171,29 @@ __global__ void without_product(Gemm g, C* c, const C* bias) {
   to = static_cast<C>(sum);
 }
 
+// c = alpha op(a) op(b) + beta addend [+ bias]
+template <class T, class C>
+void run_plan(Cuda device, const Gemm& shape, const T* a, const T* b, double beta_value, const C* addend,
+              AddendStrides strides, C* c, const C* bias) {
+  const int64_t align_c =
+      std::min(alignment(c, shape.ldc, shape.stride_c), alignment(addend, strides.row, strides.batch));
+  const auto plan = plan_for<T, C>(shape, bias != nullptr, strides, alignment(a, shape.lda, shape.stride_a),
+                                   alignment(b, shape.ldb, shape.stride_b), align_c);
+  cublasLtMatmulDesc_t operation = plan->operation;
+  cublasLtMatmulDescOpaque_t with_pointer;  // the plan is shared between threads, the pointer is not
+  if (bias) {
+    with_pointer = *plan->operation;
+    operation = &with_pointer;
+    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+  const auto alpha = static_cast<acc_t<C>>(shape.alpha), beta = static_cast<acc_t<C>>(beta_value);
+  cuda::Scratch<std::byte> workspace(static_cast<int64_t>(plan->workspace));
+  check(cublasLtMatmul(handle(), operation, &alpha, b, plan->a, a, plan->b, &beta, addend, plan->addend, c,
+                       plan->c, &plan->algorithm, workspace.data(), plan->workspace, cuda::stream_of(device)),
+        "multiplying");
+  cuda::check_launch(device);
+}
+
 }  // namespace
 
 template <class T, class C>
@@ -174,27 +204,25 @@ void product(Cuda device, const Gemm& shape, const T* a, const T* b, C* c, const
     return cuda::launch(device, without_product<C>, cuda::blocks(shape.batch * shape.m * shape.n, 256), 256,
                         0, shape, c, bias);
   }
-  const auto plan =
-      plan_for<T, C>(shape, bias != nullptr, alignment(a, shape.lda, shape.stride_a),
-                     alignment(b, shape.ldb, shape.stride_b), alignment(c, shape.ldc, shape.stride_c));
-  cublasLtMatmulDesc_t operation = plan->operation;
-  cublasLtMatmulDescOpaque_t with_pointer;  // the plan is shared between threads, the pointer is not
-  if (bias) {
-    with_pointer = *plan->operation;
-    operation = &with_pointer;
-    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-  }
-  const acc_t<C> alpha = static_cast<acc_t<C>>(shape.alpha), beta = shape.accumulate ? 1 : 0;
-  cuda::Scratch<std::byte> workspace(static_cast<int64_t>(plan->workspace));
-  check(cublasLtMatmul(handle(), operation, &alpha, b, plan->a, a, plan->b, &beta, c, plan->c, c, plan->c,
-                       &plan->algorithm, workspace.data(), plan->workspace, cuda::stream_of(device)),
-        "multiplying");
-  cuda::check_launch(device);
+  run_plan<T, C>(device, shape, a, b, shape.accumulate ? 1 : 0, c, {shape.ldc, shape.stride_c}, c, bias);
+}
+
+template <class T>
+void product_with(Cuda device, const Gemm& shape, const T* a, const T* b, Mat<const T> addend, T* c) {
+  check(shape);
+  if (shape.batch == 0 || shape.m == 0 || shape.n == 0) return;
+  MR_CHECK(shape.k > 0, "a product over no columns has nothing to add to");
+  run_plan<T, T>(device, shape, a, b, 1, addend.data, {addend.row_stride, addend.batch_stride}, c,
+                 static_cast<const T*>(nullptr));
 }
 
 template void product(Cuda, const Gemm&, const float*, const float*, float*, const float*);
 template void product(Cuda, const Gemm&, const bfloat16*, const bfloat16*, bfloat16*, const bfloat16*);
 template void product(Cuda, const Gemm&, const bfloat16*, const bfloat16*, float*, const float*);
 template void product(Cuda, const Gemm&, const double*, const double*, double*, const double*);
+template void product_with(Cuda, const Gemm&, const float*, const float*, Mat<const float>, float*);
+template void product_with(Cuda, const Gemm&, const bfloat16*, const bfloat16*, Mat<const bfloat16>,
+                           bfloat16*);
+template void product_with(Cuda, const Gemm&, const double*, const double*, Mat<const double>, double*);
 
 }  // namespace mixrec::kernel

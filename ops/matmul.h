@@ -39,6 +39,9 @@ template <class T, class C>
 void product(Cpu, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
 template <class T, class C>
 void product(Cuda, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
+// c = op(a) op(b) + addend, m x n a batch item.
+template <class T>
+void product_with(Cuda, const Gemm& shape, const T* a, const T* b, Mat<const T> addend, T* c);
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -133,7 +133,8 @@ __device__ void add_warps(const Sum (&sums)[kElements], int cols, Sum* out) {
 template <class T, int kElements, bool kCentred>
 __global__ void __launch_bounds__(kThreads, kResident<T, kCentred>)
     held_backward(Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* mean, const acc_t<T>* scale,
-                  Mat<const T> dy, Mat<T> dx, int64_t chunk, acc_t<T>* dgain, acc_t<T>* dbias) {
+                  Mat<const T> dy, Mat<const T> added, Mat<T> dx, int64_t chunk, acc_t<T>* dgain,
+                  acc_t<T>* dbias) {
   using Sum = acc_t<T>;
   using Row = HeldRow<T, kElements>;
   const int cols = static_cast<int>(x.cols);
@@ -176,6 +177,11 @@ __global__ void __launch_bounds__(kThreads, kResident<T, kCentred>)
       const auto g = load_or<Row::kSize>(gain, col, Row::kSize, Sum(1));
 #pragma unroll
       for (int k = 0; k < Row::kSize; ++k) d[k] = r * (d[k] * g[k] - mean_h - (v[k] - mu) * back);
+      if (added.data) {
+        const auto more = cuda::load_values<Row::kSize>(added.row(i) + col);
+#pragma unroll
+        for (int k = 0; k < Row::kSize; ++k) d[k] += more[k];
+      }
       cuda::store_values<Row::kSize>(out + col, d);
     }
   }
@@ -224,7 +230,7 @@ struct AnyBackward {
   const Sum *gain, *mean, *scale;
 
   template <class Row, class T>
-  __device__ void operator()(Row row, Mat<const T> x, Mat<const T> dy, Mat<T> dx) const {
+  __device__ void operator()(Row row, Mat<const T> x, Mat<const T> dy, Mat<const T> added, Mat<T> dx) const {
     const bool inside = row.cols > 0;
     const auto cols = static_cast<Sum>(x.cols);
     const Sum r = inside ? scale[row.row] : Sum(0), mu = kCentred && inside ? mean[row.row] : Sum(0);
@@ -238,6 +244,7 @@ struct AnyBackward {
     row.for_each([&](auto at) {
       auto v = at.load(x);
       v[0] = r * (h(at) - mean_h - (v[0] - mu) * back);
+      if (added.data) v[0] += at.load(added)[0];
       at.store(dx, v);
     });
   }
@@ -296,9 +303,10 @@ constexpr int64_t kBackwardBlocks = 132 * kResident<T, kCentred>;
 
 template <bool kCentred, class T>
 void backward(Cuda device, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* mean, const acc_t<T>* scale,
-              Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain, acc_t<T>* dbias) {
+              Mat<const T> dy, Mat<const T> added, Mat<T> dx, acc_t<T>* dgain, acc_t<T>* dbias) {
   using Sum = acc_t<T>;
-  const bool even = cuda::vectorisable(dy) && cuda::vectorisable(dx) && cuda::aligned(gain);
+  const bool even =
+      cuda::vectorisable(dy) && cuda::vectorisable(dx) && cuda::vectorisable(added) && cuda::aligned(gain);
   const auto held = [&](auto elements) {
     if constexpr (!std::is_same_v<T, double>) {
       const int64_t wanted = std::min(kBackwardBlocks<T, kCentred>, cuda::blocks(x.count(), 2 * kWarps));
@@ -308,14 +316,15 @@ void backward(Cuda device, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>*
       Sum* dgain_partial = dgain ? partial.data() : nullptr;
       Sum* dbias_partial = dbias ? partial.data() + (dgain ? grid * x.cols : 0) : nullptr;
       cuda::launch(device, held_backward<T, elements(), kCentred>, grid, kThreads, 0, x, gain, mean, scale,
-                   dy, dx, chunk, dgain_partial, dbias_partial);
+                   dy, added, dx, chunk, dgain_partial, dbias_partial);
       if (dgain) cuda::add_partials(device, 1, grid, x.cols, dgain_partial, dgain);
       if (dbias) cuda::add_partials(device, 1, grid, x.cols, dbias_partial, dbias);
     }
   };
   if (with_held_rows(x, even, held)) return;
   if (dx.data)
-    cuda::for_rows<1>(device, x.count(), x.cols, AnyBackward<Sum, kCentred>{gain, mean, scale}, x, dy, dx);
+    cuda::for_rows<1>(device, x.count(), x.cols, AnyBackward<Sum, kCentred>{gain, mean, scale}, x, dy, added,
+                      dx);
   const int64_t rows = x.count();
   if (dgain)
     cuda::sum_terms<1>(device, ColumnTerms<T>{x, dy, kCentred ? mean : nullptr, scale}, 1, rows, x.cols,
@@ -332,8 +341,8 @@ void rms_norm(Cuda device, Mat<const T> x, const acc_t<T>* gain, double eps, Mat
 
 template <class T>
 void rms_norm_backward(Cuda device, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* scale,
-                       Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain) {
-  backward<false>(device, x, gain, static_cast<const acc_t<T>*>(nullptr), scale, dy, dx, dgain,
+                       Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain, Mat<const T> added) {
+  backward<false>(device, x, gain, static_cast<const acc_t<T>*>(nullptr), scale, dy, added, dx, dgain,
                   static_cast<acc_t<T>*>(nullptr));
 }
 
@@ -347,13 +356,13 @@ template <class T>
 void layer_norm_backward(Cuda device, Mat<const T> x, const acc_t<T>* gain, const acc_t<T>* mean,
                          const acc_t<T>* scale, Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain,
                          acc_t<T>* dbias) {
-  backward<true>(device, x, gain, mean, scale, dy, dx, dgain, dbias);
+  backward<true>(device, x, gain, mean, scale, dy, Mat<const T>(), dx, dgain, dbias);
 }
 
 #define MR_INSTANTIATE(T)                                                                                   \
   template void rms_norm(Cuda, Mat<const T>, const acc_t<T>*, double, Mat<T>, acc_t<T>*);                   \
   template void rms_norm_backward(Cuda, Mat<const T>, const acc_t<T>*, const acc_t<T>*, Mat<const T>,       \
-                                  Mat<T>, acc_t<T>*);                                                       \
+                                  Mat<T>, acc_t<T>*, Mat<const T>);                                         \
   template void layer_norm(Cuda, Mat<const T>, const acc_t<T>*, const acc_t<T>*, double, Mat<T>, acc_t<T>*, \
                            acc_t<T>*);                                                                      \
   template void layer_norm_backward(Cuda, Mat<const T>, const acc_t<T>*, const acc_t<T>*, const acc_t<T>*,  \

@@ -63,6 +63,11 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
   return bias ? y + bias : y;
 }
 
+Tensor residual_ffn(const Tensor& x, const Tensor& gain, const Tensor& gate_up, const Tensor& down,
+                    double eps) {
+  return reference::ffn(reference::rms_norm(x, gain, eps), gate_up, down, x);
+}
+
 Tensor softmax(const Tensor& x) {
   const Tensor e = exp(shifted(x));
   return e / column(sum(e, -1));

@@ -13,6 +13,9 @@ namespace mixrec::reference {
 Tensor swiglu(const Tensor& gate, const Tensor& up);
 Tensor swiglu(const Tensor& gate_up);
 
+Tensor residual_ffn(const Tensor& x, const Tensor& gain, const Tensor& gate_up, const Tensor& down,
+                    double eps = 1e-6);
+
 Tensor rms_norm(const Tensor& x, const Tensor& gain = {}, double eps = 1e-6);
 Tensor layer_norm(const Tensor& x, const Tensor& gain = {}, const Tensor& bias = {}, double eps = 1e-5);
 

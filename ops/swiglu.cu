@@ -23,17 +23,19 @@ struct Forward {
 struct Backward {
   template <class At, class T>
   __device__ void operator()(At at, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate,
-                             Mat<T> dup) const {
+                             Mat<T> dup, Mat<T> y) const {
     auto g = at.load(gate), u = at.load(up);
-    const auto d = at.load(dy);
+    auto d = at.load(dy);
 #pragma unroll
     for (int k = 0; k < At::kWidth; ++k) {
-      const acc_t<T> s = simd::sigmoid(g[k]), silu = g[k] * s;
+      const acc_t<T> s = simd::sigmoid(g[k]), silu = g[k] * s, forward = silu * u[k];
       g[k] = d[k] * u[k] * (s + silu * (1 - s));
       u[k] = d[k] * silu;
+      d[k] = forward;
     }
     at.store(dgate, g);
     at.store(dup, u);
+    at.store(y, d);
   }
 };
 
@@ -46,13 +48,13 @@ void swiglu(Cuda device, Mat<const T> gate, Mat<const T> up, Mat<T> y) {
 
 template <class T>
 void swiglu_backward(Cuda device, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate,
-                     Mat<T> dup) {
-  cuda::for_stretches(device, Backward{}, gate, up, dy, dgate, dup);
+                     Mat<T> dup, Mat<T> y) {
+  cuda::for_stretches(device, Backward{}, gate, up, dy, dgate, dup, y);
 }
 
 #define MR_INSTANTIATE(T)                                         \
   template void swiglu(Cuda, Mat<const T>, Mat<const T>, Mat<T>); \
-  template void swiglu_backward(Cuda, Mat<const T>, Mat<const T>, Mat<const T>, Mat<T>, Mat<T>)
+  template void swiglu_backward(Cuda, Mat<const T>, Mat<const T>, Mat<const T>, Mat<T>, Mat<T>, Mat<T>)
 MR_INSTANTIATE(float);
 MR_INSTANTIATE(bfloat16);
 MR_INSTANTIATE(double);

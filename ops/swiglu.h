@@ -25,11 +25,12 @@ void swiglu(Cpu, Mat<const T> gate, Mat<const T> up, Mat<T> y);
 template <class T>
 void swiglu_backward(Cpu, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup);
 
-// The same on a device.
+// The same on a device.  The backward also makes y again when it has data.
 template <class T>
 void swiglu(Cuda, Mat<const T> gate, Mat<const T> up, Mat<T> y);
 template <class T>
-void swiglu_backward(Cuda, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup);
+void swiglu_backward(Cuda, Mat<const T> gate, Mat<const T> up, Mat<const T> dy, Mat<T> dgate, Mat<T> dup,
+                     Mat<T> y = {});
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -230,7 +230,10 @@ TEST_CASE(
     }
     const Case<float, float> test(shape(100, 90, 700), false);
     const auto all = test.run();
-    for (auto [rows, columns] : {std::pair{1, 90}, {1, 64}, {3, 20}, {37, 33}}) {
+    for (const auto& [rows, columns] : {std::pair{1, 90}, {1, 64}, {3, 20}, {37, 33}}) {
+      CAPTURE(static_cast<int>(isa));
+      CAPTURE(rows);
+      CAPTURE(columns);
       Gemm g = test.g;
       g.m = rows, g.n = columns;
       std::vector<float> c(test.c.size());

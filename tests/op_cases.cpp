@@ -141,6 +141,7 @@ const std::vector<OpCase>& op_cases() {
     add_embedding_cases(all);
     add_swiglu_cases(all);
     add_ffn_cases(all);
+    add_residual_ffn_cases(all);
     add_norm_cases(all);
     add_layout_cases(all);
     add_pointwise_cases(all);

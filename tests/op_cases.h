@@ -44,6 +44,7 @@ void add_head_mixing_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);
 void add_swiglu_cases(std::vector<OpCase>& cases);
 void add_ffn_cases(std::vector<OpCase>& cases);
+void add_residual_ffn_cases(std::vector<OpCase>& cases);
 void add_norm_cases(std::vector<OpCase>& cases);
 void add_layout_cases(std::vector<OpCase>& cases);
 void add_pointwise_cases(std::vector<OpCase>& cases);

@@ -3,6 +3,7 @@
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/ffn.h"
 #include "mixrec/ops/norm.h"
+#include "mixrec/ops/residual_ffn.h"
 #include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/op_cases.h"
 
@@ -59,6 +60,37 @@ void add_ffn_cases(std::vector<OpCase>& cases) {
     };
     cases.push_back({"ffn", "a network a head, rows " + std::to_string(rows), inputs,
                      [](const Inputs& in) { return ffn(in[0], in[1], in[2]); }});
+  }
+}
+
+void add_residual_ffn_cases(std::vector<OpCase>& cases) {
+  const auto weights = [](Rng& rng, const Shape& x, const Shape& gate_up, const Shape& down) -> Inputs {
+    return {normal(rng, x), normal(rng, {x[-1]}) + 1.0, normal(rng, gate_up) / 2.0, normal(rng, down) / 2.0};
+  };
+  for (const bool recompute : {false, true}) {
+    const ResidualFfnOptions options{.recompute = recompute, .block_rows = 5};
+    const auto run = [options](const Inputs& in) {
+      return residual_ffn(in[0], in[1], in[2], in[3], options);
+    };
+    const std::string label = recompute ? "in blocks, " : "";
+    for (const int64_t rows : {12, 1, 0}) {
+      cases.push_back({"residual_ffn", label + std::to_string(rows) + " rows",
+                       [=](Rng& rng) {
+                         return weights(rng, {rows, 8}, {8, 20}, {10, 8});
+                       },
+                       run});
+    }
+    cases.push_back({"residual_ffn", label + "odd sizes, more dimensions",
+                     [=](Rng& rng) {
+                       return weights(rng, {3, 4, 7}, {7, 10}, {5, 7});
+                     },
+                     run});
+    cases.push_back({"residual_ffn", label + "a network a head",
+                     [=](Rng& rng) {
+                       return weights(rng, {9, 3, 6}, {3, 6, 14}, {3, 7, 6});
+                     },
+                     run, "",
+                     recompute ? "a row of sums cancels in bf16; without blocks it is compared" : ""});
   }
 }
 
