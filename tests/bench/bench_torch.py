@@ -1,0 +1,213 @@
+"""PyTorch's side of train_bench.cpp and gpu_bench.cpp: the same training step and kernels, one JSON line each.
+
+    OMP_NUM_THREADS=2 python tests/bench/bench_torch.py; build/bench/train_bench 2
+    python tests/bench/bench_torch.py cuda tiny small medium micro; build/bench/gpu_bench
+
+A step is look-ups in two tables of a million rows, forward, backward, fused AdamW on the dense weights, row-sparse Adagrad on
+the tables: f32 on the CPU, bf16 autocast on a card. Modes: eager; compile, torch.compile of all but the tables; graph, the same
+with CUDA graphs (mode="reduce-overhead"). The fastest mode is the one to compare with. Attention is in the reordered form
+(softmax((q K') H') H V), which is also the fast one here.
+"""
+import json
+import os
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+FIELDS, ROWS = 32, 1_000_000
+SIZES = {
+    "tiny": dict(N=8, D=64, d_s=32, layers=2, F_h=172, F_s=512, T=64, batch=512),
+    "small": dict(N=16, D=384, d_s=64, layers=4, F_h=1024, F_s=2048, T=512, batch=512),
+    "medium": dict(N=16, D=768, d_s=64, layers=4, F_h=2048, F_s=2048, T=512, batch=512),
+}
+CUDA = "cuda" in sys.argv[1:]
+DEVICE = "cuda" if CUDA else "cpu"
+
+
+def weight(*shape):
+    return torch.nn.Parameter(torch.randn(*shape) * shape[-2] ** -0.5)
+
+
+def gain(size):
+    return torch.nn.Parameter(torch.ones(size))
+
+
+def norm(x, g):
+    return F.rms_norm(x, (x.shape[-1],), g, 1e-6)
+
+
+def ffn(x, w):
+    gate, up = (x @ w[0].to(x.dtype)).chunk(2, -1)
+    return (F.silu(gate) * up) @ w[1].to(x.dtype)
+
+
+def per_head(x, w):
+    return ffn(x.transpose(0, 1), w).transpose(0, 1)
+
+
+class Block(torch.nn.Module):
+    def __init__(self, N, D, d_s, F_h, F_s):
+        super().__init__()
+        self.sizes = N, D, d_s
+        self.gains = torch.nn.ParameterList([gain(D), gain(D), gain(D), gain(N * d_s)])
+        self.mix = torch.nn.ParameterList([weight(N, D, 2 * F_h), weight(N, F_h, D)])
+        self.fuse = torch.nn.ParameterList([weight(N, D, 2 * F_h), weight(N, F_h, D)])
+        self.sequence = torch.nn.ParameterList([weight(N * d_s, 2 * F_s), weight(F_s, N * d_s)])
+        self.key, self.value = weight(N, d_s, D), weight(N, d_s, D)
+
+    def forward(self, x, s):  # [B, N, D], [B, T, N d_s]
+        N, D, d_s = self.sizes
+        mixed = norm(x, self.gains[0]).view(-1, N, N, D // N).transpose(1, 2).reshape(-1, N, D)
+        p = mixed + x
+        q = per_head(norm(p, self.gains[1]), self.mix) + p
+        h = (ffn(norm(s, self.gains[3]), self.sequence) + s).view(*s.shape[:2], N, d_s).transpose(1, 2)
+        u = torch.einsum("bnd,nsd->bns", q, self.key.to(q.dtype)) * D ** -0.5
+        m = F.scaled_dot_product_attention(u.unsqueeze(2), h, h, scale=1.0).squeeze(2)
+        z = torch.einsum("bns,nsd->bnd", m, self.value.to(m.dtype)) + q
+        return per_head(norm(z, self.gains[2]), self.fuse) + z
+
+
+class Dense(torch.nn.Module):
+    """Everything behind the tables."""
+
+    def __init__(self, N, D, d_s, layers, F_h, F_s):
+        super().__init__()
+        self.input, self.events = weight(N, FIELDS * 32 // N, D), weight(64, N * d_s)
+        self.blocks = torch.nn.ModuleList(Block(N, D, d_s, F_h, F_s) for _ in range(layers))
+        self.norms = torch.nn.ParameterList([gain(D), gain(D)])
+        self.heads = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(N * D, 256), torch.nn.SiLU(), torch.nn.Linear(256, 1)) for _ in range(2))
+
+    def forward(self, fields, items):
+        x = torch.einsum("bni,nid->bnd", fields.view(len(fields), len(self.input), -1), self.input)
+        s = items @ self.events
+        for block in self.blocks:
+            x = block(x, s)
+        return torch.cat([head(norm(x, g).flatten(1)) for head, g in zip(self.heads, self.norms)], 1)
+
+
+def median_ms(runs, f, warm=2):
+    for _ in range(warm):
+        f()
+    times = []
+    for _ in range(runs):
+        if CUDA:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            f()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(start.elapsed_time(end))
+        else:
+            start = time.perf_counter()
+            f()
+            times.append(1e3 * (time.perf_counter() - start))
+    return sorted(times)[runs // 2]
+
+
+def say(name, **numbers):
+    print(json.dumps({"name": name, **{k: round(v, 4) if isinstance(v, float) else v for k, v in numbers.items()}}), flush=True)
+
+
+def bench_step(name, mode, T, batch, **sizes):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    fields, items = (torch.nn.Embedding(ROWS, d, sparse=True, device=DEVICE) for d in (32, 64))
+    dense = Dense(**sizes).to(DEVICE)
+    run = dense if mode == "eager" else torch.compile(dense, mode="reduce-overhead" if mode == "graph" else "default")
+    optimisers = [torch.optim.AdamW(dense.parameters(), lr=1e-3, fused=True),
+                  torch.optim.Adagrad([fields.weight, items.weight], lr=1e-2)]
+    ids = torch.randint(ROWS, (batch, FIELDS), device=DEVICE)
+    history = torch.randint(ROWS, (batch, T), device=DEVICE)
+    labels = (torch.rand(batch, 2, device=DEVICE) < 0.3).float()
+
+    def step():
+        embedded = fields(ids).flatten(1), items(history)
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=CUDA):
+            logits = run(*embedded)
+        F.binary_cross_entropy_with_logits(logits.float(), labels).backward()
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    ms = median_ms(12 if CUDA else 7, step, 5 if CUDA else 2)
+    memory = {"peak_GiB": torch.cuda.max_memory_allocated() / 2**30} if CUDA else {"threads": torch.get_num_threads()}
+    say(f"{name} training step, PyTorch {torch.__version__} {mode}", step_ms=ms, samples_per_second=1e3 * batch / ms, **memory)
+
+
+def bench_per_head_ffn(B, D, F_h, N=16):
+    w = [weight(N, D, 2 * F_h), weight(N, F_h, D)]
+    w = [torch.nn.Parameter(x.detach().to(DEVICE, torch.bfloat16)) for x in w]
+    x = torch.randn(B, N, D, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    dy = torch.randn_like(x)
+    for mode, f in ("eager", per_head), ("compile", torch.compile(per_head)):
+        def both():
+            f(x, w).backward(dy)
+            for t in (x, *w):
+                t.grad = None
+        with torch.no_grad():
+            forward = median_ms(20, lambda: f(x, w), 5)
+        say(f"per-head ffn N{N} B{B} D{D} F{F_h}, PyTorch {mode}", fwd_ms=forward, fb_ms=median_ms(20, both, 5))
+
+
+def bench_attention(B, T, N=16, d_s=64):
+    history = torch.randn(B, T, N * d_s, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+    u = torch.randn(B, N, 1, d_s, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+
+    def sdpa(u, history):
+        h = history.view(B, T, N, d_s).transpose(1, 2)
+        return F.scaled_dot_product_attention(u, h, h, scale=1.0)
+
+    def einsum(u, history):
+        h = history.view(B, T, N, d_s)
+        return torch.einsum("bnt,btnd->bnd", torch.einsum("bnd,btnd->bnt", u.squeeze(2), h).softmax(-1), h).unsqueeze(2)
+
+    dm = torch.randn_like(u)
+    for mode, f in ("sdpa", sdpa), ("compiled einsum", torch.compile(einsum)):
+        def both():
+            f(u, history).backward(dm)
+            u.grad = history.grad = None
+        with torch.no_grad():
+            forward = median_ms(20, lambda: f(u, history), 5)
+        say(f"one-query attention B{B} N{N} T{T} Ds{d_s}, PyTorch {mode}", fwd_ms=forward, fb_ms=median_ms(20, both, 5))
+
+
+def bench_embedding_bag(rows=10_000_000, width=64, bags=8192, ids_each=64):
+    bag = torch.nn.EmbeddingBag(rows, width, mode="sum", sparse=True, device=DEVICE)
+    optimiser = torch.optim.Adagrad(bag.parameters(), lr=0.01)
+    dy = torch.randn(bags, width, device=DEVICE)
+    for name, u in ("uniform", torch.rand(bags, ids_each, device=DEVICE)), ("skewed", torch.rand(bags, ids_each, device=DEVICE) ** 6):
+        ids = (u.double() * rows).long().clamp(max=rows - 1)
+
+        def step():
+            bag(ids).backward(dy)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        say(f"embedding bag 10Mx64 B{bags} P{ids_each} sparse adagrad {name}, PyTorch", step_ms=median_ms(10, step, 3))
+
+
+def main(asked):
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    if CUDA:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+        say("gemm8192_bf16", tflops=2 * 8192**3 / median_ms(20, lambda: a @ b, 5) / 1e9)
+    if CUDA and "micro" in asked:
+        for sizes in (1536, 384, 1024), (1536, 768, 2048), (8192, 64, 256):
+            bench_per_head_ffn(*sizes)
+        for sizes in (512, 512), (128, 2048), (32, 8192):
+            bench_attention(*sizes)
+        bench_embedding_bag()
+    for name in [size for size in SIZES if size in asked] or ([] if CUDA else ["tiny"]):
+        for mode in ("eager", "compile", "graph") if CUDA else ("eager", "compile"):
+            bench_step(name, mode, **SIZES[name])
+            if CUDA:
+                torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
