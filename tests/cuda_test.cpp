@@ -24,7 +24,7 @@ using namespace mixrec::test;
 
 namespace {
 
-constexpr const char* kModels[] = {"mixformer", "mlp", "logistic_regression"};
+constexpr const char* kModels[] = {"mixformer", "ui_mixformer", "mlp", "logistic_regression"};
 
 Config card_config(const std::string& data, const std::string& device) {
   Config config = small_config(data);
