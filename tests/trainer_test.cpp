@@ -200,6 +200,20 @@ TEST_SUITE("trainer") {
     CHECK(*refitted.rbegin() < 420 + 1);  // rows are in the order of time; none of the test day
   }
 
+  TEST_CASE("with train.test off nothing is said of the test rows") {
+    const TemporaryFolder folder;
+    Config config = small_config(write_small_data(folder));
+    const Dataset data = open_data(config.data);
+    const FitResult with = run(data, config, folder / "with");
+    config.train.test = false;
+    const FitResult without = run(data, config, folder / "without");
+    CHECK(with.test.size() == 2);
+    CHECK(without.test.empty());
+    CHECK(without.json.find("\"test\"") == std::string::npos);
+    CHECK(without.validation[0].auc == with.validation[0].auc);
+    CHECK(read_file(folder / "with/best.safetensors") == read_file(folder / "without/best.safetensors"));
+  }
+
   TEST_CASE("without validation rows the last weights are taken") {
     const TemporaryFolder folder;
     Config config = small_config(write_small_data(folder));

@@ -43,6 +43,7 @@ void visit_fields(TrainConfig& c, V& v) {
   v("patience", c.patience, "stop after so many evaluations without a better one; 0 = never");
   v("refit", c.refit, "afterwards train afresh on the whole training period, validation rows included");
   v("refit_for", c.refit_for, "steps | passes: for the best number of steps, or of passes over the rows");
+  v("test", c.test, "evaluate the test rows at the end; false while configurations are compared");
   v("eval_every", c.eval_every, "steps between evaluations; 0 = at the end of each epoch");
   v("log_every", c.log_every, "steps between lines of metrics.jsonl");
   v("checkpoint_every", c.checkpoint_every, "steps between checkpoints; 0 = only at the end");

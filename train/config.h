@@ -47,6 +47,7 @@ struct TrainConfig {
   int64_t patience = 0;             // stop after so many evaluations without a better one; 0 = never
   bool refit = false;               // after the choice: train afresh on the whole training period
   std::string refit_for = "steps";  // for as many steps as chosen, or as many passes over the rows
+  bool test = true;                 // false: the test rows are left alone, as a search must
   int64_t eval_every = 0;           // steps between evaluations; 0 = at the end of each epoch
   int64_t log_every = 100;
   int64_t checkpoint_every = 1000;

@@ -15,7 +15,7 @@
 // over `train.accumulate` batches taken as one.  Every `eval_every` steps the validation rows are evaluated,
 // with the averaged weights where there are any, and the best step's weights are kept.  With `refit` the
 // model is then set back to where it started and trained on the whole training period, validation rows
-// included, for the chosen length.  Test rows are looked at once, at the end.
+// included, for the chosen length.  Test rows are looked at once, at the end, or with `test` off not at all.
 //
 // A run is a function of its configuration: threads, timing, interruptions and resumes do not change one bit
 // of it (max_minutes apart).  On a card the host works ahead and learns how steps went every log_every steps.
@@ -46,7 +46,7 @@ struct FitResult {
   int64_t parameters = 0;
   double seconds = 0;                     // all of it, over all resumes
   double samples_per_second = 0;          // of training, without evaluations
-  std::vector<BinaryMetrics> test;        // one a task
+  std::vector<BinaryMetrics> test;        // one a task; empty = train.test was off
   std::vector<BinaryMetrics> validation;  // at the best step; empty = nothing was chosen
   std::string json;                       // the line of result.json
 };

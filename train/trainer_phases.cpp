@@ -212,7 +212,7 @@ FitResult Trainer::finish() {
   for (const Parameter& parameter : parameters_)
     if (parameter.kind != ParameterKind::buffer) result.parameters += parameter.value.numel();
   result.validation = parse_metrics(data_.spec().tasks, state_.validation);
-  result.test = evaluate(model_, data_, Split::test, evaluate_options(final_trained_on()));
+  if (config_.test) result.test = evaluate(model_, data_, Split::test, evaluate_options(final_trained_on()));
   result.seconds = seconds();
   result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
   result.json = result_json(result);
@@ -247,12 +247,12 @@ std::string Trainer::result_json(const FitResult& result) const {
   JsonLine line;
   line.add("model", options_.config.model.name).add("params", result.parameters);
   line.add("seconds", result.seconds).add("samples_per_second", result.samples_per_second);
-  line.add_json("test", metrics_json(tasks, result.test));
+  if (!result.test.empty()) line.add_json("test", metrics_json(tasks, result.test));
   if (!result.validation.empty()) line.add_json("validation", metrics_json(tasks, result.validation));
   line.add("best_step", result.best_step).add("steps", result.steps).add("seed", config_.seed);
   SimulatedBounds bounds;
   if (read_simulated_bounds(options_.config.data.path, bounds)) {
-    for (size_t t = 0; t < tasks.size(); ++t) {
+    for (size_t t = 0; t < result.test.size(); ++t) {
       if (tasks[t].name != bounds.task) continue;
       JsonLine simulated;
       simulated.add("popularity_auc", bounds.floor_auc).add("bayes_auc", bounds.bayes_auc);

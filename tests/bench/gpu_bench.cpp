@@ -1,6 +1,7 @@
 // MixFormer's training step and its kernels on a GPU: one JSON line a measurement.
 //
 //   build/bench/gpu_bench [tiny small medium] [micro] [f32]      default: tiny small medium micro, in bf16
+//   build/bench/gpu_bench ragged endurance long              histories of many lengths, see below
 //   ncu --metrics gpu__time_duration.sum build/bench/gpu_bench profile small none      three steps, kernel by kernel
 //
 // A step is the whole step: tables looked up, forward, backward, AdamW on the dense parameters, row-sparse Adagrad on
@@ -19,10 +20,15 @@
 #include "mixrec/optim/optimizer.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <functional>
+#include <numeric>
 #include <set>
 #include <string>
+#include <sys/resource.h>
 #include <vector>
 
 using namespace mixrec;
@@ -210,6 +216,107 @@ void bench_step(const Sizes& s, const std::string& recompute, DType compute, con
   cuda::release_memory_cache();
 }
 
+// ---- Histories of many lengths: every step has a batch and shapes of its own. ----
+
+// From 0 to `most`, every factor of two as likely as the next.
+std::vector<int64_t> heavy_tailed_lengths(int64_t count, int64_t most, Rng& rng) {
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < count; ++i) {
+    const double length = std::pow(static_cast<double>(most) + 1, rng.uniform());
+    lengths.push_back(std::min(most, static_cast<int64_t>(length) - 1));
+  }
+  return lengths;
+}
+
+// As many events, the same number in every request but for the remainder.
+std::vector<int64_t> even_lengths(const std::vector<int64_t>& lengths) {
+  const auto count = static_cast<int64_t>(lengths.size());
+  const int64_t events = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  std::vector<int64_t> even(lengths.size(), events / count);
+  for (int64_t i = 0; i < events % count; ++i) ++even[static_cast<size_t>(i)];
+  return even;
+}
+
+double train_seconds(Step& step, const std::vector<RequestBatch>& batches) {
+  cuda::synchronize();
+  const auto start = std::chrono::steady_clock::now();
+  for (const RequestBatch& batch : batches) {
+    step.batch = batch.to(kCard);
+    step.run();
+  }
+  cuda::synchronize();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// 300 steps on histories of 0 to 2,048 events against 300 on as many events in even histories.
+void bench_ragged(const Sizes& s, DType compute) {
+  constexpr int kSteps = 300, kWarm = 20, kMost = 2048;
+  Rng rng(1);
+  std::vector<RequestBatch> ragged, even;
+  double events = 0;
+  for (int i = 0; i < kSteps; ++i) {
+    const std::vector<int64_t> lengths = heavy_tailed_lengths(s.batch, kMost, rng);
+    ragged.push_back(random_batch(lengths, rng));
+    even.push_back(random_batch(even_lengths(lengths), rng));
+    events += static_cast<double>(ragged.back().histories[0].offsets.data<int64_t>()[s.batch]);
+  }
+  Step step = make_step(s, "none", {1}, compute);
+  for (const auto* batches : {&ragged, &even}) train_seconds(step, {batches->end() - kWarm, batches->end()});
+  const double ragged_seconds = train_seconds(step, ragged), even_seconds = train_seconds(step, even);
+  std::printf(
+      "{\"name\":\"%s %d steps, histories of 0 to %d events\",\"events_a_request\":%.1f,\"ragged_s\":%.3f,"
+      "\"even_s\":%.3f,\"ragged_events_s\":%.0f,\"even_events_s\":%.0f,\"ragged_of_even\":%.3f}\n",
+      s.name, kSteps, kMost, events / kSteps / static_cast<double>(s.batch), ragged_seconds, even_seconds,
+      events / ragged_seconds, events / even_seconds, even_seconds / ragged_seconds);
+}
+
+// Memory of the card and of the host at several steps of a long run on small batches, no two of one shape.
+void bench_endurance(const Sizes& s, DType compute) {
+  constexpr int kSteps = 5000, kBatch = 32, kMost = 256;
+  Rng rng(1);
+  Step step = make_step(s, "none", {1}, compute);
+  const auto mib = [](auto bytes) { return static_cast<double>(bytes) / 0x1p20; };
+  for (int i = 1; i <= kSteps; ++i) {
+    step.batch = random_batch(heavy_tailed_lengths(kBatch, kMost, rng), rng).to(kCard);
+    step.run();
+    if (i != 100 && i % 1000 != 0) continue;
+    step.batch = {};
+    cuda::synchronize();
+    const MemoryStats memory = cuda::memory();
+    rusage host{};
+    getrusage(RUSAGE_SELF, &host);
+    std::printf(
+        "{\"name\":\"%s endurance\",\"step\":%d,\"in_use_MiB\":%.3f,\"cached_MiB\":%.1f,\"peak_MiB\":%.1f,"
+        "\"host_peak_MiB\":%.1f}\n",
+        s.name, i, mib(memory.in_use), mib(memory.cached), mib(memory.peak), mib(1024 * host.ru_maxrss));
+    std::fflush(stdout);
+  }
+}
+
+// Histories of 10,000 events, 64 requests a step.
+void bench_long(const Sizes& s, const std::string& recompute, DType compute) {
+  constexpr int kBatch = 64, kSteps = 5;
+  constexpr int64_t kLength = 10'000;
+  const std::string name = std::string(s.name) + " T10000 B64 " + recompute;
+  try {
+    Rng rng(1);
+    Step step = make_step(s, recompute, {1}, compute);
+    const std::vector<RequestBatch> batches(kSteps, random_batch(std::vector<int64_t>(kBatch, kLength), rng));
+    train_seconds(step, {batches[0]});
+    cuda::reset_memory_peak();
+    const double seconds = train_seconds(step, batches) / kSteps;
+    const NoGrad off;
+    const double loss = bce_with_logits(step.model.forward(step.batch, step.pass), step.batch.labels).item();
+    std::printf("{\"name\":\"%s\",\"step_ms\":%.2f,\"peak_GiB\":%.2f,\"events_s\":%.0f,\"loss\":%.4f}\n",
+                name.c_str(), 1e3 * seconds, static_cast<double>(cuda::memory().peak) / kGiB,
+                static_cast<double>(kBatch * kLength) / seconds, loss);
+  } catch (const Error& error) {
+    std::printf("{\"name\":\"%s\",\"failed\":\"%.300s\"}\n", name.c_str(), error.what());
+  }
+  std::fflush(stdout);
+  cuda::release_memory_cache();
+}
+
 // ---- Kernels. ----
 
 void bench_per_head_ffn(int64_t rows, int64_t width, int64_t hidden) {
@@ -324,6 +431,14 @@ int main(int argc, char** argv) {
   const DType compute = asked.erase("f32") ? f32 : bf16;
   if (asked.empty()) asked = {"tiny", "small", "medium", "micro"};
   std::printf("{\"card\":\"%s\"}\n", cuda::describe().c_str());
+  const Sizes &tiny = kSizes[0], &small = kSizes[1];
+  if (asked.count("ragged")) bench_ragged(small, compute);
+  if (asked.count("endurance")) bench_endurance(tiny, compute);
+  for (const char* recompute : {"ffn", "block"})
+    if (asked.count("long")) bench_long(small, recompute, compute);
+  cuda::release_memory_cache();
+  for (const char* name : {"ragged", "endurance", "long"}) asked.erase(name);
+  if (asked.empty()) return 0;
   const Ceilings ceilings = measure_ceilings();
   cuda::release_memory_cache();
   if (asked.count("micro")) bench_kernels(ceilings);
