@@ -115,10 +115,9 @@ Tensor MixFormer::input(const RequestBatch& batch, const std::vector<Tensor>& ev
   for (size_t h = 0; options_.pooled_history && h < events.size(); ++h) {
     user.push_back(segment_mean(events[h], batch.histories[h].offsets));
   }
-  const Tensor repeated = expand_by_request(concat(user, 1), batch.offsets, batch.candidates);
-  const Tensor e = dropout_.forward(concat({repeated, embedding_.candidates(batch, pass.compute)}, 1), pass);
   const int64_t heads = options_.heads, slice = input_.weight.dim(1);
-  return input_.forward(pad_last(e, heads * slice - e.dim(1)).reshape({batch.candidates, heads, slice}));
+  const Tensor e = dropout_.forward(embedding_.candidates(batch, user, heads * slice, pass.compute), pass);
+  return input_.forward(e.reshape({batch.candidates, heads, slice}));
 }
 
 Tensor MixFormer::forward(const RequestBatch& batch, Pass& pass) const {

@@ -3,7 +3,6 @@
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/layout.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/request.h"
 
@@ -37,10 +36,7 @@ Tensor MlpModel::forward(const RequestBatch& batch, Pass& pass) const {
   for (size_t h = 0; options_.pooled_history && h < embedding_.histories(); ++h) {
     user.push_back(segment_mean(embedding_.events(batch, h, pass.compute), batch.histories[h].offsets));
   }
-  const Tensor e = concat({expand_by_request(concat(user, 1), batch.offsets, batch.candidates),
-                           embedding_.candidates(batch, pass.compute)},
-                          1);
-  return mlp_.forward(dropout_.forward(e, pass));
+  return mlp_.forward(dropout_.forward(embedding_.candidates(batch, user, 0, pass.compute), pass));
 }
 
 double MlpModel::forward_flops(const RequestBatch& batch) const {

@@ -2,9 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/cast.h"
 #include "mixrec/ops/embedding.h"
-#include "mixrec/ops/layout.h"
 
 namespace mixrec {
 
@@ -58,27 +56,30 @@ size_t FeatureEmbedding::tensor_of(const FeatureSpec& feature, Rng& rng, double 
   return tensors_.size() - 1;
 }
 
+DType FeatureEmbedding::compute_dtype(DType compute) const {
+  return !tensors_.empty() && tensors_[0].value.dtype() == f64 ? f64 : compute;
+}
+
+EmbeddingColumn FeatureEmbedding::embedded(const Column& column, const FeatureColumn& cells) const {
+  const Tensor& source = tensors_[column.tensor].value;
+  switch (column.kind) {
+    case FeatureKind::list:
+      return {
+          .kind = EmbeddingColumn::Kind::mean, .source = source, .ids = cells.ids, .offsets = cells.offsets};
+    case FeatureKind::numeric:
+      return {.kind = EmbeddingColumn::Kind::product, .source = source, .values = cells.values};
+    default:
+      return {.kind = EmbeddingColumn::Kind::row, .source = source, .ids = cells.ids};
+  }
+}
+
 Tensor FeatureEmbedding::embed(const Concatenation& what, const std::vector<FeatureColumn>& columns,
                                int64_t rows, DType compute) const {
-  if (!tensors_.empty() && tensors_[0].value.dtype() == f64) compute = f64;
-  std::vector<Tensor> parts;
-  for (const Column& column : what.columns) {
-    const FeatureColumn& cells = columns[column.source];
-    const Tensor& tensor = tensors_[column.tensor].value;
-    switch (column.kind) {
-      case FeatureKind::categorical:
-        parts.push_back(embedding(tensor, cells.ids, compute));
-        break;
-      case FeatureKind::list:
-        parts.push_back(embedding_bag(tensor, cells.ids, cells.offsets, BagMode::mean, compute));
-        break;
-      case FeatureKind::numeric:
-        parts.push_back(cast(cast(cells.values, tensor.dtype()).reshape({rows, 1}) * tensor, compute));
-        break;
-    }
-  }
+  compute = compute_dtype(compute);
+  std::vector<EmbeddingColumn> parts;
+  for (const Column& column : what.columns) parts.push_back(embedded(column, columns[column.source]));
   if (parts.empty()) return empty({rows, 0}, compute, tensors_.empty() ? kCpu : tensors_[0].value.device());
-  return concat(parts, 1);
+  return embedding_columns(parts, rows, compute);
 }
 
 Tensor FeatureEmbedding::requests(const RequestBatch& batch, DType compute) const {
@@ -87,6 +88,16 @@ Tensor FeatureEmbedding::requests(const RequestBatch& batch, DType compute) cons
 
 Tensor FeatureEmbedding::candidates(const RequestBatch& batch, DType compute) const {
   return embed(candidates_, batch.features, batch.candidates, compute);
+}
+
+Tensor FeatureEmbedding::candidates(const RequestBatch& batch, const std::vector<Tensor>& of_requests,
+                                    int64_t width, DType compute) const {
+  std::vector<EmbeddingColumn> parts;
+  for (const Tensor& x : of_requests)
+    parts.push_back({.kind = EmbeddingColumn::Kind::repeat, .source = x, .offsets = batch.offsets});
+  for (const Column& column : candidates_.columns)
+    parts.push_back(embedded(column, batch.features[column.source]));
+  return embedding_columns(parts, batch.candidates, compute_dtype(compute), width);
 }
 
 Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history, DType compute) const {

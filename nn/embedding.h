@@ -3,6 +3,7 @@
 
 #include "mixrec/core/request_batch.h"
 #include "mixrec/nn/module.h"
+#include "mixrec/ops/embedding_columns.h"
 
 namespace mixrec {
 
@@ -39,6 +40,9 @@ struct FeatureEmbedding : Module {
   Tensor requests(const RequestBatch& batch, DType compute = f32) const;
   // Candidate-scope features: [C, candidate_width()].
   Tensor candidates(const RequestBatch& batch, DType compute = f32) const;
+  // Behind those of its request, each [R, any], for every candidate, and before zeros up to `width` (0: none).
+  Tensor candidates(const RequestBatch& batch, const std::vector<Tensor>& of_requests, int64_t width,
+                    DType compute = f32) const;
   // [events, event_width(history)]
   Tensor events(const RequestBatch& batch, size_t history, DType compute = f32) const;
 
@@ -69,6 +73,9 @@ struct FeatureEmbedding : Module {
 
   void add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng, double deviation);
   size_t tensor_of(const FeatureSpec& feature, Rng& rng, double deviation);
+  // The dtype of a pass that asks for `compute`.
+  DType compute_dtype(DType compute) const;
+  EmbeddingColumn embedded(const Column& column, const FeatureColumn& cells) const;
   Tensor embed(const Concatenation& what, const std::vector<FeatureColumn>& columns, int64_t rows,
                DType compute) const;
 

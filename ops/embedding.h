@@ -35,15 +35,12 @@ void check_ids(const Tensor& ids, int64_t rows, const char* what);
 
 namespace kernel {
 
-// places[i] = the bag of position i, for `count` positions in `bags` bags.
-void bag_of_each_id(Cpu, const int64_t* offsets, int64_t bags, int64_t count, int64_t* places);
-void bag_of_each_id(Cuda, const int64_t* offsets, int64_t bags, int64_t count, int64_t* places);
-
-// weights[i] = 1 / the size of the bag of position i.
+// places[i] = the bag of position i, and weights[i] = 1 / its size, for `count` positions in `bags` bags.
+// Weights without data are not written.
 template <class T>
-void mean_weights(Cpu, const int64_t* offsets, int64_t bags, int64_t count, T* weights);
+void place_ids(Cpu, const int64_t* offsets, int64_t bags, int64_t count, int64_t* places, T* weights);
 template <class T>
-void mean_weights(Cuda, const int64_t* offsets, int64_t bags, int64_t count, T* weights);
+void place_ids(Cuda, const int64_t* offsets, int64_t bags, int64_t count, int64_t* places, T* weights);
 
 }  // namespace kernel
 }  // namespace mixrec

@@ -139,6 +139,7 @@ const std::vector<OpCase>& op_cases() {
     add_attend_cases(all);
     add_head_mixing_cases(all);
     add_embedding_cases(all);
+    add_embedding_column_cases(all);
     add_swiglu_cases(all);
     add_ffn_cases(all);
     add_residual_ffn_cases(all);

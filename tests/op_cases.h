@@ -42,6 +42,7 @@ void add_request_cases(std::vector<OpCase>& cases);
 void add_attend_cases(std::vector<OpCase>& cases);
 void add_head_mixing_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);
+void add_embedding_column_cases(std::vector<OpCase>& cases);
 void add_swiglu_cases(std::vector<OpCase>& cases);
 void add_ffn_cases(std::vector<OpCase>& cases);
 void add_residual_ffn_cases(std::vector<OpCase>& cases);

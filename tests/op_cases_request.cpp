@@ -1,5 +1,7 @@
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/embedding_columns.h"
 #include "mixrec/ops/head_mixing.h"
+#include "mixrec/ops/layout.h"
 #include "mixrec/ops/request.h"
 #include "mixrec/tests/op_cases.h"
 
@@ -13,6 +15,34 @@ Tensor offsets_of(const std::vector<int64_t>& lengths) {
   std::vector<int64_t> at{0};
   for (const int64_t length : lengths) at.push_back(at.back() + length);
   return Tensor::from(at);
+}
+
+using Kind = EmbeddingColumn::Kind;
+
+// 1, 2, …, 17, 1, 2, …: the values of a numeric feature.
+Tensor values_of(int64_t count) {
+  std::vector<float> values;
+  for (int64_t i = 0; i < count; ++i) values.push_back(static_cast<float>(1 + i % 17));
+  return Tensor::from(values);
+}
+
+// Inputs of all_kinds(): a table, a vector, three rows to repeat for seven and seven to take as they are, with
+// the ids of seven rows and of nine entries.
+std::function<Inputs(Rng&)> inputs_of_all_kinds(int64_t width) {
+  return [width](Rng& rng) -> Inputs {
+    return {normal(rng, {6, width}), normal(rng, {1, width}), normal(rng, {3, width}),
+            normal(rng, {7, width}), integers(rng, {7}, 6),   integers(rng, {9}, 6)};
+  };
+}
+std::vector<EmbeddingColumn> all_kinds(const Inputs& in) {
+  return {{.kind = Kind::row, .source = in[0], .ids = in[4]},
+          {.kind = Kind::product, .source = in[1], .values = beside(in[0], values_of(7))},
+          {.kind = Kind::mean,
+           .source = in[0],
+           .ids = in[5],
+           .offsets = beside(in[0], offsets_of({2, 0, 5, 1, 0, 0, 1}))},
+          {.kind = Kind::repeat, .source = in[2], .offsets = beside(in[0], offsets_of({3, 0, 4}))},
+          {.kind = Kind::repeat, .source = in[3]}};
 }
 
 }  // namespace
@@ -76,6 +106,49 @@ void add_embedding_cases(std::vector<OpCase>& cases) {
                        }});
     }
   }
+}
+
+void add_embedding_column_cases(std::vector<OpCase>& cases) {
+  for (const int64_t width : {1, 5, 8, 40}) {
+    const std::string label = "all kinds, " + std::to_string(width) + " wide";
+    cases.push_back({"embedding_columns", label, inputs_of_all_kinds(width),
+                     [](const Inputs& in) { return embedding_columns(all_kinds(in), 7, in[0].dtype()); }});
+    cases.push_back(
+        {"embedding_columns", label + ", padded, between others", inputs_of_all_kinds(width),
+         [width](const Inputs& in) {
+           return concat({in[3], embedding_columns(all_kinds(in), 7, in[0].dtype(), 6 * width), in[3]}, 1);
+         }});
+  }
+  cases.push_back({"embedding_columns", "no rows",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {3, 4}), integers(rng, {0}, 3), normal(rng, {1, 2})};
+                   },
+                   [](const Inputs& in) {
+                     return embedding_columns(
+                         {{.kind = Kind::row, .source = in[0], .ids = in[1]},
+                          {.kind = Kind::product, .source = in[2], .values = beside(in[0], values_of(0))}},
+                         0, in[0].dtype());
+                   }});
+  cases.push_back({"embedding_columns", "more columns than one launch takes",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {495, 1}), arange(495)};
+                   },
+                   [](const Inputs& in) {
+                     std::vector<EmbeddingColumn> columns;
+                     for (int64_t i = 0; i < 45; ++i)
+                       columns.push_back({.source = in[0], .ids = in[1].narrow(0, 11 * i, 11)});
+                     return embedding_columns(columns, 11, in[0].dtype());
+                   }});
+  cases.push_back({"embedding_columns", "vectors of many rows",
+                   [](Rng& rng) -> Inputs {
+                     return {normal(rng, {1, 37}), normal(rng, {1, 5})};
+                   },
+                   [](const Inputs& in) {
+                     const Tensor values = beside(in[0], values_of(1100));
+                     return embedding_columns({{.kind = Kind::product, .source = in[0], .values = values},
+                                               {.kind = Kind::product, .source = in[1], .values = values}},
+                                              1100, in[0].dtype());
+                   }});
 }
 
 }  // namespace mixrec::test

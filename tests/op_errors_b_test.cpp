@@ -5,7 +5,9 @@
 #include "mixrec/ops/attend.h"
 #include "mixrec/ops/cross_attention.h"
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/embedding_columns.h"
 #include "mixrec/ops/head_mixing.h"
+#include "mixrec/ops/layout.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/reference.h"
 #include "mixrec/ops/request.h"
@@ -87,6 +89,67 @@ TEST_CASE("embedding: an f32 table gives bf16 rows, and keeps f32 gradients") {
   CHECK(table.grad().to_vector() == std::vector<float>{2, 2, 2, 2, 1, 1});
   check_error([&] { embedding(table, integers({0}), f64); },
               "[embedding] a table in f32 has no rows in f64; there are rows in the table's dtype");
+}
+
+TEST_CASE("embedding columns: what is wrong is named with its column") {
+  using Kind = EmbeddingColumn::Kind;
+  const Tensor table = ones({3, 2}), vector = ones({1, 2}), values = ones({2});
+  const EmbeddingColumn good{.kind = Kind::row, .source = table, .ids = integers({0, 2})};
+  const auto fails = [&](const EmbeddingColumn& bad, const std::string& message, DType dtype = f32) {
+    check_error([&] { embedding_columns({good, bad}, 2, dtype); }, "[embedding_columns] " + message);
+  };
+  fails({.source = table, .ids = integers({0, 3})},
+        "column 1: id 3 at position 1 of [2] is outside a table of 3 rows");
+  fails({.source = table, .ids = integers({0})}, "column 1: ids are [1] for 2 rows");
+  fails({.source = table}, "column 1: ids must be i64");
+  fails({.ids = integers({0, 1})}, "column 1: needs a source of two dimensions");
+  fails({.kind = Kind::mean, .source = table, .ids = integers({0, 1, 2}), .offsets = integers({0, 1, 2})},
+        "column 1: offsets end at 2 but there are 3 values");
+  fails({.kind = Kind::mean, .source = table, .ids = integers({0, 1}), .offsets = integers({0, 2})},
+        "column 1: offsets are for 1 rows, there are 2");
+  fails({.kind = Kind::product, .source = table, .values = values}, "column 1: needs a vector [1, width]");
+  fails({.kind = Kind::product, .source = vector, .values = ones({3})},
+        "column 1: values are [3] for 2 rows");
+  fails({.kind = Kind::product, .source = vector}, "column 1: values must be f32");
+  fails({.kind = Kind::repeat, .source = table}, "column 1: repeats 3 rows, there are 2");
+  fails({.kind = Kind::repeat, .source = table, .offsets = integers({0, 1, 2})},
+        "column 1: repeats 3 rows, its offsets are for 2");
+  fails({.kind = Kind::repeat, .source = ones({2, 2})}, "column 1: repeats rows in f32 among rows in bf16",
+        bf16);
+  fails({.source = ones({3, 2}, f64), .ids = integers({0, 1})},
+        "column 1: a source in f64 beside one in f32");
+  check_error([] { embedding_columns({}, 2, f32); }, "[embedding_columns] needs at least one column");
+  check_error(
+      [&] {
+        embedding_columns({good, good}, 2, f32, 3);
+      },
+      "[embedding_columns] the columns are 4 wide together, more than 3");
+}
+
+TEST_CASE("embedding columns: the same bits as the ops one by one, and look-ups of slices in place") {
+  using Kind = EmbeddingColumn::Kind;
+  Tensor table = Tensor::from({1.f, 1.00390625f, 3.f, -1.01171875f, 5.f, 6.f}, {3, 2}).requires_grad();
+  const Tensor ids = integers({1, 0, 2}), offsets = integers({0, 2, 2, 3}), x = ones({3, 1}, bf16);
+  const Tensor y = embedding_columns({{.kind = Kind::row, .source = table, .ids = ids},
+                                      {.kind = Kind::repeat, .source = x},
+                                      {.kind = Kind::mean, .source = table, .ids = ids, .offsets = offsets}},
+                                     3, bf16, 8);
+  const Tensor expected =
+      concat({embedding(table, ids, bf16), x, embedding_bag(table, ids, offsets, BagMode::mean, bf16),
+              zeros({3, 3}, bf16)},
+             1);
+  CHECK(y.to_vector() == expected.to_vector());
+  y.backward(ones({3, 8}, bf16));
+  const auto& lookups = table.meta()->lookups;
+  REQUIRE(lookups.size() == 2);
+  for (const auto& lookup : lookups) {
+    CHECK(lookup.dy.dtype() == bf16);
+    CHECK(lookup.dy.shape() == Shape{3, 2});
+    CHECK(lookup.dy.strides()[0] == 8);
+    CHECK(lookup.dy.storage() == lookups[0].dy.storage());
+  }
+  CHECK(lookups[1].weights.to_vector() == std::vector<float>{.5f, .5f, 1});
+  CHECK(table.grad().to_vector() == std::vector<float>{1.5f, 1.5f, 1.5f, 1.5f, 2, 2});
 }
 
 TEST_CASE("expand_by_request: the number of candidates may be given") {
