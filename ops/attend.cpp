@@ -3,7 +3,6 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/core/jagged.h"
-#include "mixrec/ops/cast.h"
 
 namespace mixrec {
 namespace {
@@ -49,14 +48,19 @@ Tensor attend(const Tensor& u, const Tensor& h, const Tensor& history_offsets,
   MR_OP("attend");
   check_inputs(u, h, history_offsets, candidate_offsets);
   const Offsets offsets{Saved(history_offsets.contiguous()), Saved(candidate_offsets.contiguous())};
+  const bool saves = needs_grad(u) || needs_grad(h), rounds = u.dtype() == bf16;
   const DType sums = u.dtype() == f64 ? f64 : f32;
-  const Tensor m = empty(u.shape(), sums, u.device()), lse = empty({u.dim(0), u.dim(1)}, sums, u.device());
+  const Tensor y = empty(u.shape(), u.dtype(), u.device());
+  const Tensor m = saves && rounds ? empty(u.shape(), sums, u.device()) : Tensor();
+  const Tensor lse = saves ? empty({u.dim(0), u.dim(1)}, sums, u.device()) : Tensor();
   run(u, [&]<class T>(auto backend) {
-    kernel::attend<T>(backend, u.matrices<const T>(), h.mat<const T>(), offsets.get(), m.matrices<acc_t<T>>(),
-                      lse.data<acc_t<T>>());
+    kernel::attend<T>(backend, u.matrices<const T>(), h.mat<const T>(), offsets.get(), y.matrices<T>(),
+                      m.defined() ? m.matrices<acc_t<T>>() : Mat<acc_t<T>>{},
+                      saves ? lse.data<acc_t<T>>() : nullptr);
   });
-  return record(cast(m, u.dtype()), {u, h}, [&] {
-    return [u = Saved(u), h = Saved(h), m = Saved(m), lse, offsets](const Tensor& dm, const Needs& needs) {
+  return record(y, {u, h}, [&] {
+    return [u = Saved(u), h = Saved(h), m = Saved(rounds ? m : y), lse, offsets](const Tensor& dm,
+                                                                                 const Needs& needs) {
       return attend_backward(u.get(), h.get(), offsets.get(), m.get(), lse, dm.contiguous(), needs);
     };
   });

@@ -1,15 +1,16 @@
 // Forward of attend() on the device.  The history is read once: scores live in registers, and every thread
 // keeps a running softmax (largest score, sum of weights, weighted sum of events) of its share of a head.
 //
-//   attend_chunks   a block: one chunk of the history of a request with one candidate -> a partial softmax
-//   attend_finish   a block: one candidate -> its partials put together in the order of the chunks
+//   attend_chunks   a block: one chunk of the history of a request with one candidate.  Where that is all of
+//                   it, the result; else a partial softmax, and the last of a history's blocks puts these
+//                   together in the order of the chunks
 //   attend_tiles    a block: up to kTile candidates of one request, over its whole history, chunk by chunk;
 //                   launched only where some request has several candidates
 //
-// All three go through the same arithmetic in the same order, so that a candidate has the same bits alone and
-// in company.
+// Both go through the same arithmetic in the same order, so that a candidate has the same bits alone and in
+// company.
 //
-// Floor: E·N·Ds elements read; what is written and read again between the kernels is a 64th of that in bf16.
+// Floor: E·N·Ds elements read; what is written and read again between chunks is a 64th of that in bf16.
 // 4·N·Ds operations an event and candidate, about 70 instructions for 16 bytes: half of what the
 // processors of an H100 can issue while these come from memory.  A block of 256 threads has 16 KiB under way.
 // A product over tensor cores would not pay: with one candidate a request it is a vector by a matrix.
@@ -97,7 +98,7 @@ __device__ inline void merge_groups(const Thread<T, kPieces>& me, Softmax<A, kHe
   }
 }
 
-// The softmaxes of chunks on their way to attend_finish: one a slot and head.
+// The softmaxes of chunks of longer histories: one a slot and head.
 template <class T, int kPieces>
 struct Partials {
   using A = acc_t<T>;
@@ -147,8 +148,10 @@ struct Forward {
   Mat<const T> u, h;
   Bounds bounds;
   Plan plan;
-  Mat<acc_t<T>> m;
-  acc_t<T>* lse;
+  Mat<T> y;
+  Mat<acc_t<T>> m;  // or without data
+  acc_t<T>* lse;    // or null
+  bool tiled;       // attend_tiles takes requests with several candidates
 
   template <int kPieces, int kHeld>
   __device__ void write(const Thread<T, kPieces>& me, int64_t c, const Softmax<acc_t<T>, kHeld>& from) const {
@@ -158,8 +161,9 @@ struct Forward {
     A mean[kHeld];
 #pragma unroll
     for (int k = 0; k < kHeld; ++k) mean[k] = from.weighted[k] * scale;
-    me.store(m.row(c, me.head), mean);
-    if (me.lane == 0) lse[c * plan.total_heads + me.head] = any ? from.largest + log(from.sum) : A(0);
+    me.store(y.row(c, me.head), mean);
+    if (m.data) me.store(m.row(c, me.head), mean);
+    if (lse && me.lane == 0) lse[c * plan.total_heads + me.head] = any ? from.largest + log(from.sum) : A(0);
   }
 };
 
@@ -193,55 +197,53 @@ __device__ inline void whole_history(const Forward<T>& f, const Thread<T, kPiece
     if (q < count) f.write(me, first + q, totals[q]);
 }
 
+// The candidates of a request one by one: where some requests have several, and others none.  Out of line: the
+// registers of attend_chunks are for what it mostly does.
+template <class T, int kPieces>
+__device__ __noinline__ void one_by_one(const Forward<T>& f, const Request& request, int64_t head_group) {
+  const Thread<T, kPieces> me(f.plan, head_group);
+  for (int64_t c = 0; c < request.candidates; ++c)
+    whole_history<kPieces, 1>(f, me, request, request.candidates_begin + c, 1);
+}
+
 template <class T, int kPieces>
 __global__ void __launch_bounds__(kThreads, kPieces == 1 ? 3 : 1)
-    attend_chunks(Forward<T> f, Partials<T, kPieces> partials) {
+    attend_chunks(const __grid_constant__ Forward<T> f, Partials<T, kPieces> partials, Arrivals arrivals) {
   using A = acc_t<T>;
   constexpr int kHeld = Thread<T, kPieces>::kHeld;
-  const int64_t slot = blockIdx.x / f.plan.head_groups;
+  const int64_t slot = blockIdx.x / f.plan.head_groups, head_group = blockIdx.x % f.plan.head_groups;
   const int64_t r = f.bounds.request_of_chunk(slot);
   const Request request = f.bounds.request(r);
   const int64_t chunk = slot - f.bounds.first_chunk(r);
-  if (request.candidates != 1 || !request.has_chunk(chunk)) return;
-  const Thread<T, kPieces> me(f.plan, blockIdx.x % f.plan.head_groups);
-  A query[1][kHeld];
-  me.load(f.u.row(request.candidates_begin, me.head), query[0]);
-  Softmax<A, kHeld> softmax[1];
-  take_chunk(me, chunk_rows(f.h, request, chunk, me.head * me.width), query, softmax);
-  merge_groups(me, softmax[0]);
-  if (!me.writes()) return;
-  if (!request.has_chunk(1)) {
-    f.write(me, request.candidates_begin, softmax[0]);
-  } else {
-    partials.write(me, slot * f.plan.total_heads + me.head, softmax[0]);
-  }
-}
-
-// Also takes a candidate that shares its request, unless `tiled`: then attend_tiles does.
-template <class T, int kPieces>
-__global__ void __launch_bounds__(kThreads)
-    attend_finish(Forward<T> f, Partials<T, kPieces> partials, bool tiled) {
-  const int64_t c = blockIdx.x / f.plan.head_groups;
-  const int64_t r = f.bounds.request_of(c);
-  const Request request = f.bounds.request(r);
-  const Thread<T, kPieces> me(f.plan, blockIdx.x % f.plan.head_groups);
-  const int64_t chunks = request.chunks();
-  if (request.candidates > 1) {
-    if (!tiled) whole_history<kPieces, 1>(f, me, request, c, 1);
+  if (chunk > 0 && !request.has_chunk(chunk)) return;
+  if (request.candidates != 1) {
+    if (chunk == 0 && !f.tiled) one_by_one<T, kPieces>(f, request, head_group);
     return;
   }
-  if (chunks == 1 || !me.writes()) return;
-  Softmax<acc_t<T>, Thread<T, kPieces>::kHeld> total;  // of no history: nothing
+  const Thread<T, kPieces> me(f.plan, head_group);
+  Softmax<A, kHeld> softmax[1];
+  if (request.events > 0) {
+    A query[1][kHeld];
+    me.load(f.u.row(request.candidates_begin, me.head), query[0]);
+    take_chunk(me, chunk_rows(f.h, request, chunk, me.head * me.width), query, softmax);
+    merge_groups(me, softmax[0]);
+  }
+  if (!request.has_chunk(1)) {
+    if (me.writes()) f.write(me, request.candidates_begin, softmax[0]);
+    return;
+  }
+  if (me.writes()) partials.write(me, slot * f.plan.total_heads + me.head, softmax[0]);
+  if (!arrivals.last(r * f.plan.head_groups + head_group, request.chunks()) || !me.writes()) return;
   const int64_t place = f.bounds.first_chunk(r) * f.plan.total_heads + me.head;
-  if (chunks > 0) total = partials.read(me, place);
-#pragma unroll 4
-  for (int64_t chunk = 1; chunk < chunks; ++chunk)
-    merge(total, partials.read(me, place + chunk * f.plan.total_heads));
-  f.write(me, c, total);
+  Softmax<A, kHeld> total = partials.read(me, place);
+#pragma unroll 2
+  for (int64_t other = 1; other < request.chunks(); ++other)
+    merge(total, partials.read(me, place + other * f.plan.total_heads));
+  f.write(me, request.candidates_begin, total);
 }
 
 template <class T, int kPieces>
-__global__ void __launch_bounds__(kThreads) attend_tiles(Forward<T> f) {
+__global__ void __launch_bounds__(kThreads) attend_tiles(const __grid_constant__ Forward<T> f) {
   const int64_t slot = blockIdx.x / f.plan.head_groups;
   const int64_t r = f.bounds.request_of_tile(slot, kTile<kPieces>);
   const Request request = f.bounds.request(r);
@@ -255,31 +257,36 @@ __global__ void __launch_bounds__(kThreads) attend_tiles(Forward<T> f) {
 }  // namespace
 
 template <class T>
-void attend(Cuda device, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m,
+void attend(Cuda device, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<T> y, Mat<acc_t<T>> m,
             acc_t<T>* lse) {
   if (u.count() == 0 || u.cols == 0) return;
-  const bool vectorised =
-      cuda::vectorisable(u) && cuda::vectorisable(m) && cuda::vectorisable(h.data, u.cols, h.row_stride);
+  const bool vectorised = cuda::vectorisable(u) && cuda::vectorisable(y) &&
+                          (!m.data || cuda::vectorisable(m)) &&
+                          cuda::vectorisable(h.data, u.cols, h.row_stride);
   with_pieces<T>(u.cols, vectorised, [&](auto pieces) {
     constexpr int kPieces = decltype(pieces)::value;
     const Plan plan = make_plan<T>(u.rows, u.cols, kPieces, vectorised);
-    const Forward<T> f{u, h, Bounds(offsets, u, h), plan, m, lse};
-    const int64_t slots = f.bounds.chunk_slots();
-    const cuda::Scratch<acc_t<T>> memory(Partials<T, kPieces>::size(plan, slots));
-    const Partials<T, kPieces> partials(memory, plan, slots);
     // More candidates than requests: some request has several.
     const bool tiled = u.batch > offsets.requests;
-    cuda::launch(device, attend_chunks<T, kPieces>, plan.grid(slots), plan.threads(), 0, f, partials);
+    const Forward<T> f{u, h, Bounds(offsets, u, h), plan, y, m, lse, tiled};
+    const int64_t slots = f.bounds.chunk_slots();
+    const bool cut = h.count() > kChunk;  // else no history has a second chunk
+    const int64_t places = cut ? Arrivals::size(plan, offsets) : 0;
+    const cuda::Scratch<acc_t<T>> memory(cut ? Partials<T, kPieces>::size(plan, slots) : 0);
+    const cuda::Scratch<unsigned> counts(places);
+    const Partials<T, kPieces> partials(memory, plan, slots);
+    const Arrivals arrivals{counts};
+    if (cut) arrivals.clear(device, places);
+    cuda::launch(device, attend_chunks<T, kPieces>, plan.grid(slots), plan.threads(), 0, f, partials,
+                 arrivals);
     if (tiled)
       cuda::launch(device, attend_tiles<T, kPieces>, plan.grid(f.bounds.tile_slots(kTile<kPieces>)),
                    plan.threads(), 0, f);
-    cuda::launch(device, attend_finish<T, kPieces>, plan.grid(u.batch), plan.threads(), 0, f, partials,
-                 tiled);
   });
 }
 
 #define MR_INSTANTIATE(T) \
-  template void attend(Cuda, Mat<const T>, Mat<const T>, RequestOffsets, Mat<acc_t<T>>, acc_t<T>*)
+  template void attend(Cuda, Mat<const T>, Mat<const T>, RequestOffsets, Mat<T>, Mat<acc_t<T>>, acc_t<T>*)
 MR_INSTANTIATE(float);
 MR_INSTANTIATE(bfloat16);
 MR_INSTANTIATE(double);

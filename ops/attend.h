@@ -36,11 +36,14 @@ struct RequestOffsets {
   const int64_t* candidates;
 };
 
-// u, m, dm, du: batch = C, rows = N, cols = Ds.  h, dh: E rows of N·Ds.  lse: [C, N].
+// u, y, m, dm, du: batch = C, rows = N, cols = Ds.  h, dh: E rows of N·Ds.  lse: [C, N].  y is the result, m the
+// same as summed; an m or lse with null data is not written.
 template <class T>
-void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse);
+void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<T> y, Mat<acc_t<T>> m,
+            acc_t<T>* lse);
 template <class T>
-void attend(Cuda, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse);
+void attend(Cuda, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<T> y, Mat<acc_t<T>> m,
+            acc_t<T>* lse);
 
 // A du or dh with null data is not computed.
 template <class T>

@@ -1,9 +1,8 @@
 // Backward of attend() on the device.  Weights are recomputed from the saved log-sum-exp.
 //
 //   back_through_chunks   a block: one chunk of a history.  With one candidate, everything in one pass: dh is
-//                         written, du is summed in registers and left as a partial.  Else dh alone, summed
-//                         over the candidates in order.
-//   finish_queries        a block: one candidate -> du, its partials added up in the order of the chunks
+//                         written, du is summed in registers; the last of a history's blocks adds these up in
+//                         the order of the chunks.  Else dh alone, summed over the candidates in order
 //   back_to_queries       a block: up to kTile candidates of one request -> du, over its whole history;
 //                         launched only where some request has several candidates
 //
@@ -46,6 +45,7 @@ struct Backward {
   const acc_t<T>* lse;
   Mat<const T> dm;
   Mat<T> du, dh;
+  bool tiled;  // back_to_queries takes requests with several candidates
 
   template <int kPieces, int kHeld>
   __device__ void read(const Thread<T, kPieces>& me, int64_t c, Query<acc_t<T>, kHeld>& to) const {
@@ -109,7 +109,7 @@ __device__ inline void merge_groups(const Thread<T, kPieces>& me, Sum<A, kHeld>&
   }
 }
 
-// du of chunks on its way to finish_queries: kHeld numbers for each slot, head and lane.
+// du of chunks of longer histories: kHeld numbers for each slot, head and lane.
 template <class T, int kPieces>
 struct Partials {
   using A = acc_t<T>;
@@ -195,35 +195,6 @@ __device__ inline void through_many(const Backward<T>& b, const Thread<T, kPiece
   });
 }
 
-template <class T, int kPieces>
-__global__ void __launch_bounds__(kThreads, kPieces == 1 ? 2 : 1)
-    back_through_chunks(Backward<T> b, Partials<T, kPieces> partials) {
-  const int64_t slot = blockIdx.x / b.plan.head_groups;
-  const int64_t r = b.bounds.request_of_chunk(slot);
-  const Request request = b.bounds.request(r);
-  const int64_t chunk = slot - b.bounds.first_chunk(r);
-  if (!request.has_chunk(chunk)) return;
-  const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
-  const auto events = chunk_rows(b.h, request, chunk, me.head * me.width);
-  const auto dh = chunk_rows(b.dh, request, chunk, me.head * me.width);  // of nothing, where not wanted
-  if (request.candidates != 1) {
-    if (b.dh.data) through_many(b, me, events, dh, request);
-    return;
-  }
-  Query<acc_t<T>, Thread<T, kPieces>::kHeld> query;
-  b.read(me, request.candidates_begin, query);
-  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> du;
-  through_one(b, me, events, dh, query, du);
-  if (!b.du.data) return;
-  merge_groups(me, du);
-  if (!me.writes()) return;
-  if (!request.has_chunk(1)) {
-    me.store(b.du.row(request.candidates_begin, me.head), du.of);
-  } else {
-    partials.write(me, slot * b.plan.total_heads + me.head, du);
-  }
-}
-
 // du of candidates first .. first + count of a request, over all of its history.
 template <int kPieces, int kQueries, class T>
 __device__ inline void whole_history(const Backward<T>& b, const Thread<T, kPieces>& me,
@@ -258,30 +229,53 @@ __device__ inline void whole_history(const Backward<T>& b, const Thread<T, kPiec
     if (q < count) me.store(b.du.row(first + q, me.head), totals[q].of);
 }
 
-// Also takes a candidate that shares its request, unless `tiled`: then back_to_queries does.
+// du of the candidates of a request one by one: where some requests have several, and others none.
 template <class T, int kPieces>
-__global__ void __launch_bounds__(kThreads)
-    finish_queries(Backward<T> b, Partials<T, kPieces> partials, bool tiled) {
-  const int64_t c = blockIdx.x / b.plan.head_groups;
-  const int64_t r = b.bounds.request_of(c);
-  const Request request = b.bounds.request(r);
-  const Thread<T, kPieces> me(b.plan, blockIdx.x % b.plan.head_groups);
-  const int64_t chunks = request.chunks();
-  if (request.candidates > 1) {
-    if (!tiled) whole_history<kPieces, 1>(b, me, request, c, 1);
-    return;
-  }
-  if (chunks == 1 || !me.writes()) return;
-  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> total;
-  const int64_t place = b.bounds.first_chunk(r) * b.plan.total_heads + me.head;
-#pragma unroll 4
-  for (int64_t chunk = 0; chunk < chunks; ++chunk)
-    partials.add(me, place + chunk * b.plan.total_heads, total);
-  me.store(b.du.row(c, me.head), total.of);
+__device__ __noinline__ void one_by_one(const Backward<T>& b, const Request& request, int64_t head_group) {
+  const Thread<T, kPieces> me(b.plan, head_group);
+  for (int64_t c = 0; c < request.candidates; ++c)
+    whole_history<kPieces, 1>(b, me, request, request.candidates_begin + c, 1);
 }
 
 template <class T, int kPieces>
-__global__ void __launch_bounds__(kThreads) back_to_queries(Backward<T> b) {
+__global__ void __launch_bounds__(kThreads, kPieces == 1 ? 2 : 1)
+    back_through_chunks(const __grid_constant__ Backward<T> b, Partials<T, kPieces> partials,
+                        Arrivals arrivals) {
+  const int64_t slot = blockIdx.x / b.plan.head_groups, head_group = blockIdx.x % b.plan.head_groups;
+  const int64_t r = b.bounds.request_of_chunk(slot);
+  const Request request = b.bounds.request(r);
+  const int64_t chunk = slot - b.bounds.first_chunk(r);
+  if (chunk > 0 && !request.has_chunk(chunk)) return;
+  const Thread<T, kPieces> me(b.plan, head_group);
+  const auto events = chunk_rows(b.h, request, chunk, me.head * me.width);
+  const auto dh = chunk_rows(b.dh, request, chunk, me.head * me.width);  // of nothing, where not wanted
+  if (request.candidates != 1) {
+    if (b.dh.data) through_many(b, me, events, dh, request);
+    if (b.du.data && chunk == 0 && !b.tiled) one_by_one<T, kPieces>(b, request, head_group);
+    return;
+  }
+  Query<acc_t<T>, Thread<T, kPieces>::kHeld> query;
+  b.read(me, request.candidates_begin, query);
+  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> du;
+  through_one(b, me, events, dh, query, du);
+  if (!b.du.data) return;
+  merge_groups(me, du);
+  if (!request.has_chunk(1)) {
+    if (me.writes()) me.store(b.du.row(request.candidates_begin, me.head), du.of);
+    return;
+  }
+  if (me.writes()) partials.write(me, slot * b.plan.total_heads + me.head, du);
+  if (!arrivals.last(r * b.plan.head_groups + head_group, request.chunks()) || !me.writes()) return;
+  Sum<acc_t<T>, Thread<T, kPieces>::kHeld> total;
+  const int64_t place = b.bounds.first_chunk(r) * b.plan.total_heads + me.head;
+#pragma unroll 2
+  for (int64_t other = 0; other < request.chunks(); ++other)
+    partials.add(me, place + other * b.plan.total_heads, total);
+  me.store(b.du.row(request.candidates_begin, me.head), total.of);
+}
+
+template <class T, int kPieces>
+__global__ void __launch_bounds__(kThreads) back_to_queries(const __grid_constant__ Backward<T> b) {
   const int64_t slot = blockIdx.x / b.plan.head_groups;
   const int64_t r = b.bounds.request_of_tile(slot, kTile<kPieces>);
   const Request request = b.bounds.request(r);
@@ -306,19 +300,21 @@ void attend_backward(Cuda device, Mat<const T> u, Mat<const T> h, RequestOffsets
   with_pieces<T>(u.cols, vectorised, [&](auto pieces) {
     constexpr int kPieces = decltype(pieces)::value;
     const Plan plan = make_plan<T>(u.rows, u.cols, kPieces, vectorised);
-    const Backward<T> b{u, h, Bounds(offsets, u, h), plan, m, lse, dm, du, dh};
-    const int64_t slots = b.bounds.chunk_slots();
-    const cuda::Scratch<acc_t<T>> memory(Partials<T, kPieces>::size(plan, slots));
-    const Partials<T, kPieces> partials{memory};
     // More candidates than requests: some request has several.
     const bool tiled = u.batch > offsets.requests;
-    cuda::launch(device, back_through_chunks<T, kPieces>, plan.grid(slots), plan.threads(), 0, b, partials);
-    if (!du.data) return;
-    if (tiled)
+    const Backward<T> b{u, h, Bounds(offsets, u, h), plan, m, lse, dm, du, dh, tiled};
+    const int64_t slots = b.bounds.chunk_slots();
+    const bool cut = du.data && h.count() > kChunk;  // else no history has a second chunk that matters
+    const int64_t places = cut ? Arrivals::size(plan, offsets) : 0;
+    const cuda::Scratch<acc_t<T>> memory(cut ? Partials<T, kPieces>::size(plan, slots) : 0);
+    const cuda::Scratch<unsigned> counts(places);
+    const Arrivals arrivals{counts};
+    if (cut) arrivals.clear(device, places);
+    cuda::launch(device, back_through_chunks<T, kPieces>, plan.grid(slots), plan.threads(), 0, b,
+                 Partials<T, kPieces>{memory}, arrivals);
+    if (du.data && tiled)
       cuda::launch(device, back_to_queries<T, kPieces>, plan.grid(b.bounds.tile_slots(kTile<kPieces>)),
                    plan.threads(), 0, b);
-    cuda::launch(device, finish_queries<T, kPieces>, plan.grid(u.batch), plan.threads(), 0, b, partials,
-                 tiled);
   });
 }
 

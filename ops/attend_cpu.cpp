@@ -331,7 +331,8 @@ void for_tasks(const RequestOffsets& offsets, int64_t heads, int64_t width, int6
 }  // namespace
 
 template <class T>
-void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc_t<T>> m, acc_t<T>* lse) {
+void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<T> y, Mat<acc_t<T>> m,
+            acc_t<T>* lse) {
   using A = acc_t<T>;
   const int64_t heads = u.rows, width = u.cols;
   for_tasks<Forward<A>>(offsets, heads, width, h.rows, u.batch, [&](Forward<A>& work, int64_t n, int64_t r) {
@@ -343,9 +344,10 @@ void attend(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<acc
     for (int64_t c = 0; c < count; ++c) {
       const auto [largest, sum] = work.states[c];
       const A scale = events > 0 ? 1 / sum : 0;
-      simd::transform(
-          width, m.row(first + c, n), [scale](auto v) { return v * scale; }, work.sums[c]);
-      lse[(first + c) * heads + n] = events > 0 ? largest + simd::log(sum) : 0;
+      const auto scaled = [scale](auto v) { return v * scale; };
+      simd::transform(width, y.row(first + c, n), scaled, work.sums[c]);
+      if (m.data) simd::transform(width, m.row(first + c, n), scaled, work.sums[c]);
+      if (lse) lse[(first + c) * heads + n] = events > 0 ? largest + simd::log(sum) : 0;
     }
   });
 }
@@ -372,9 +374,9 @@ void attend_backward(Cpu, Mat<const T> u, Mat<const T> h, RequestOffsets offsets
       });
 }
 
-#define MR_INSTANTIATE(T)                                                                             \
-  template void attend(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<acc_t<T>>, acc_t<T>*);    \
-  template void attend_backward(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<const acc_t<T>>, \
+#define MR_INSTANTIATE(T)                                                                                  \
+  template void attend(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<T>, Mat<acc_t<T>>, acc_t<T>*); \
+  template void attend_backward(Cpu, Mat<const T>, Mat<const T>, RequestOffsets, Mat<const acc_t<T>>,      \
                                 const acc_t<T>*, Mat<const T>, Mat<T>, Mat<T>)
 MR_INSTANTIATE(float);
 MR_INSTANTIATE(bfloat16);

@@ -242,8 +242,29 @@ struct Bounds {
   __device__ int64_t request_of_tile(int64_t slot, int64_t tile) const {
     return last_at_most(offsets.requests, slot, [&](int64_t r) { return first_tile(r, tile); });
   }
-  __device__ int64_t request_of(int64_t c) const {
-    return last_at_most(offsets.requests, c, [&](int64_t r) { return candidate(r); });
+};
+
+// Blocks that share a history report here when they have left their part in memory; the last to come puts the
+// parts together, in the order of the chunks.  Which one that is cannot be seen in the numbers.
+struct Arrivals {
+  unsigned* counts;  // of each request and head group
+
+  static int64_t size(const Plan& plan, const RequestOffsets& offsets) { return plan.grid(offsets.requests); }
+  void clear(Cuda device, int64_t size) const {
+    cuda::check(
+        cudaMemsetAsync(counts, 0, static_cast<size_t>(size) * sizeof(unsigned), cuda::stream_of(device)),
+        "clearing counts");
+  }
+
+  // Whether this block is the last of `blocks`; then it sees what the others wrote.  All threads call it.
+  __device__ bool last(int64_t place, int64_t blocks) const {
+    __shared__ bool is_last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) is_last = atomicAdd(counts + place, 1u) + 1 == blocks;
+    __syncthreads();
+    if (is_last) __threadfence();
+    return is_last;
   }
 };
 

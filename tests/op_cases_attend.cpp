@@ -26,6 +26,8 @@ const std::vector<Layout>& layouts() {
       {"groups, none and no history", {3, 9, 0, 1, 4}, {2, 5, 3, 0, 1}, 3, 5},
       {"several blocks of events", {71, 130}, {1, 2}, 1, 12},
       {"several groups of candidates", {9}, {37}, 2, 3},
+      {"long histories of one candidate", {300, 2, 0, 129}, {1, 1, 1, 1}, 3, 8},
+      {"several candidates beside none", {4, 140, 0, 0}, {0, 2, 2, 0}, 2, 8},
       {"no request", {}, {}, 2, 4},
       {"no event", {0, 0}, {1, 2}, 2, 4},
   };
