@@ -4,7 +4,7 @@
 // memory, which costs as much time as a quarter of the multiplying.  Here the weights are packed once, and a
 // block of rows takes the hidden units one chunk after the other: into the gate and up projections, through
 // the gate, out of the down projection; backward the same way round, with the gradients of the weights added
-// up as the blocks pass.  Activations are read where they lie; only what a product needs transposed is packed.
+// up as the blocks pass.  Activations are near and read where they lie, transposed ones too.
 //
 // Determinism: forward, an element is the same sums in the same order as in linear().  Backward, the gradients
 // of weights are sums over blocks of kRows rows, in as many parts as the shape says, whose sums are added in
@@ -151,13 +151,20 @@ void activate(int64_t rows, int64_t units, int64_t row, float* gate, const float
 // From gate, up and dh: dgate, dup, and h in the place of dh.
 void activate_backward(int64_t rows, int64_t units, const float* gate, const float* up, int64_t in_row,
                        float* dh, float* dgate, float* dup, int64_t row) {
-  for (int64_t i = 0; i < rows; ++i, gate += in_row, up += in_row, dh += row, dgate += row, dup += row)
+  constexpr int64_t kLine = 16;
+  for (int64_t i = 0; i < rows; ++i, gate += in_row, up += in_row, dh += row, dgate += row, dup += row) {
+    // gate and up come from far, in stretches too short for the processor to see where they go on.
+    for (int64_t j = 0; i + 1 < rows && j < units; j += kLine) {
+      __builtin_prefetch(gate + in_row + j);
+      __builtin_prefetch(up + in_row + j);
+    }
     simd::for_packs<float>(units, [=](auto at) {
       const auto x = at.load(gate), u = at.load(up), d = at.load(dh), s = simd::sigmoid(x), silu = x * s;
       at.store(dgate, d * u * (s + silu * (1.0f - s)));
       at.store(dup, d * silu);
       at.store(dh, silu * u);
     });
+  }
 }
 
 void add_rows(int64_t rows, int64_t columns, const float* from, int64_t from_row, float* to, int64_t to_row) {
@@ -203,21 +210,17 @@ class Backward {
   Backward(const Networks& networks, int64_t network)
       : nets_(networks),
         network_(network),
-        memory_(3 * Workspace::size(kRows * nets_.row) + packed(nets_.in, height()) +
-                packed(nets_.row, height()) + packed(nets_.out, width())),
+        memory_(3 * Workspace::size(kRows * nets_.row) + packed_size(nets_.out, kRows, width())),
         dh_(units()),
         dgate_(units()),
         dup_(units()),
-        x_(memory_.take(packed(nets_.in, height()))),
-        h_(memory_.take(packed(nets_.row, height()))),
-        dy_(memory_.take(packed(nets_.out, width()))) {}
+        dy_(memory_.take(packed_size(nets_.out, kRows, width()))) {}
 
   // Writes dx, and writes or adds to the gradients of the weights, where there are any.
   void run(Mat<const float> x, Mat<const float> hidden, Mat<const float> dy, Mat<float> dx, Range rows,
            float* dgate_up, float* ddown, bool add) {
     const int64_t n = rows.size();
     const auto at = [&](const auto& mat) { return mat.row(network_, rows.begin); };
-    if (dgate_up) pack<float>({at(x), x.row_stride, false}, 0, nets_.in, 0, n, height(), x_);
     if (ddown) pack<float>({at(dy), dy.row_stride, false}, 0, nets_.out, 0, n, width(), dy_);
     for (int64_t c = 0; c < nets_.chunks; ++c) {
       const Chunk& chunk = nets_.chunk(network_, c);
@@ -231,36 +234,32 @@ class Backward {
       }
       if (dgate_up) {
         float* to = dgate_up + first;
-        add_product(nets_.in, units, n, x_, dgate_, row, width(), to, 2 * nets_.hidden, add);
-        add_product(nets_.in, units, n, x_, dup_, row, width(), to + nets_.hidden, 2 * nets_.hidden, add);
+        add_product(nets_.in, units, n, at(x), x.row_stride, dgate_, row, width(), to, 2 * nets_.hidden, add);
+        add_product(nets_.in, units, n, at(x), x.row_stride, dup_, row, width(), to + nets_.hidden,
+                    2 * nets_.hidden, add);
       }
       if (ddown) {
-        pack<float>({dh_, row, false}, 0, units, 0, n, height(), h_);
-        add_product(units, nets_.out, n, h_, dy_, width(), width() * n, ddown + first * nets_.out, nets_.out,
-                    add);
+        add_product(units, nets_.out, n, dh_, row, dy_, width(), width() * n, ddown + first * nets_.out,
+                    nets_.out, add);
       }
     }
   }
 
  private:
-  int64_t height() const { return nets_.kernel.height; }
   int64_t width() const { return nets_.kernel.width; }
-  static int64_t packed(int64_t lines, int64_t width) {
-    return Workspace::size(packed_size(lines, kRows, width));
-  }
   float* units() { return memory_.take(kRows * nets_.row); }
 
-  // c [+]= aᵀ b over a block's rows: a packed, b by panels b_panel apart.
-  void add_product(int64_t rows, int64_t columns, int64_t depth, const float* a, const float* b,
+  // c [+]= aᵀ b over a block's rows: a as it lies, b by panels b_panel apart.
+  void add_product(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t lda, const float* b,
                    int64_t b_step, int64_t b_panel, float* c, int64_t ldc, bool add) const {
-    nets_.kernel.run({rows, columns, depth, a, 1, height(), height() * depth, b, b_step, b_panel, c, ldc, 1,
-                      add, nullptr});
+    const int64_t height = nets_.kernel.height;
+    nets_.kernel.run({rows, columns, depth, a, 1, lda, height, b, b_step, b_panel, c, ldc, 1, add, nullptr});
   }
 
   const Networks& nets_;
   int64_t network_;
   Workspace memory_;
-  float *dh_, *dgate_, *dup_, *x_, *h_, *dy_;
+  float *dh_, *dgate_, *dup_, *dy_;
 };
 
 }  // namespace
