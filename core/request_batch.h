@@ -50,4 +50,17 @@ struct RequestBatch {
   RequestBatch expanded() const;
 };
 
+// Calls f on every tensor of a batch, defined or not, in a fixed order.
+template <class Batch, class F>
+void for_each_tensor(Batch& batch, const F& f) {
+  const auto column = [&](auto& c) { f(c.ids), f(c.offsets), f(c.values); };
+  f(batch.offsets);
+  for (auto& c : batch.features) column(c);
+  for (auto& history : batch.histories) {
+    f(history.offsets);
+    for (auto& c : history.columns) column(c);
+  }
+  f(batch.labels), f(batch.weights);
+}
+
 }  // namespace mixrec

@@ -13,18 +13,6 @@ namespace {
 // Where a tensor begins in the block of a batch: any kernel may then load it in vectors.
 constexpr size_t kAlignment = 256;
 
-template <class F>
-void for_each_tensor(RequestBatch& batch, F f) {
-  const auto column = [&](FeatureColumn& c) { f(c.ids), f(c.offsets), f(c.values); };
-  f(batch.offsets);
-  for (FeatureColumn& c : batch.features) column(c);
-  for (HistoryBatch& history : batch.histories) {
-    f(history.offsets);
-    for (FeatureColumn& c : history.columns) column(c);
-  }
-  f(batch.labels), f(batch.weights);
-}
-
 size_t bytes_of(const Tensor& x) { return static_cast<size_t>(x.numel()) * size_of(x.dtype()); }
 size_t room_for(const Tensor& x) { return (bytes_of(x) + kAlignment - 1) / kAlignment * kAlignment; }
 

@@ -1,7 +1,6 @@
 #include "mixrec/models/ui_mixformer.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/core/storage.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/attend.h"
 #include "mixrec/ops/cast.h"
@@ -160,19 +159,36 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
 }
 
 UiMixFormer::UserState UiMixFormer::UserState::compact() const {
+  // One block of memory: small ones cost more around them than inside.
+  constexpr int64_t kAligned = 32;
+  const auto room = [](const Tensor& x) { return (x.numel() + kAligned - 1) / kAligned * kAligned; };
+  int64_t total = room(heads), at = 0;
+  for (const auto* layers : {&chunks, &events})
+    for (const Tensor& x : *layers) total += room(x);
+  const Tensor block = empty({total}, heads.dtype(), heads.device());
+  const auto moved = [&](const Tensor& x) {
+    Tensor place = block.narrow(0, at, x.numel()).reshape(x.shape());
+    place.copy_from(x);
+    at += room(x);
+    return place;
+  };
   UserState state;
-  for (const Tensor& tensor : chunks) state.chunks.push_back(tensor.clone());
-  for (const Tensor& tensor : events) state.events.push_back(tensor.clone());
-  state.heads = heads.clone();
+  for (const Tensor& x : chunks) state.chunks.push_back(moved(x));
+  for (const Tensor& x : events) state.events.push_back(moved(x));
+  state.heads = moved(heads);
   if (history_offsets.defined()) state.history_offsets = history_offsets.clone();
   return state;
 }
 
 size_t UiMixFormer::UserState::bytes() const {
-  size_t bytes = heads.storage()->bytes();
+  constexpr size_t kAround = 512;  // handles, and what an allocator rounds up to
+  const auto bytes_of = [](const Tensor& x) {
+    return x.defined() ? static_cast<size_t>(x.numel()) * size_of(x.dtype()) + kAround : 0;
+  };
+  size_t bytes = bytes_of(heads) + bytes_of(history_offsets);
   for (const auto* layers : {&chunks, &events})
-    for (const Tensor& tensor : *layers) bytes += tensor.storage()->bytes();
-  return bytes + (history_offsets.defined() ? history_offsets.storage()->bytes() : 0);
+    for (const Tensor& x : *layers) bytes += bytes_of(x);
+  return bytes;
 }
 
 Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const {

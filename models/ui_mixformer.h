@@ -74,7 +74,8 @@ class UiMixFormer : public Module {
     Tensor heads;                // [R, N_U, D], after the last block
     Tensor history_offsets;      // i64 [R + 1]
 
-    // The same numbers in memory of their own, without what they were cut from.
+    // The same numbers in one block of memory of their own, without what they were cut from; and about how many
+    // bytes that takes.
     UserState compact() const;
     size_t bytes() const;
   };

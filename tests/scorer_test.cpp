@@ -12,6 +12,7 @@
 #include "mixrec/tests/trainer_setup.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
+#include "mixrec/train/recorded_pass.h"
 #include "mixrec/train/score_lines.h"
 #include "mixrec/train/verify.h"
 
@@ -127,6 +128,29 @@ TEST_SUITE("scorer") {
     request.user = "5";
     CHECK(scorer.score(request, "3@now").values() == page);
     CHECK(scorer.score(request).values() != page);
+  }
+
+  TEST_CASE("padding to size buckets changes no bit of a request's probabilities") {
+    CHECK(size_bucket(0) == 8);
+    CHECK(size_bucket(7) == 8);
+    CHECK(size_bucket(8) == 16);
+    CHECK(size_bucket(500) == 512);
+    CHECK(size_bucket(512) == 576);
+    const Scorer scorer(ui_run().path());
+    const FeatureSet& spec = scorer.encoder().spec();
+    for (const size_t candidates : {1, 4, 8, 500})
+      for (const bool history : {false, true}) {
+        ScoreRequest request = some_request();
+        if (!history) request.history.clear();
+        request.candidates.clear();
+        for (size_t c = 0; c < candidates; ++c) request.candidates.emplace_back(std::to_string(100 + c % 17));
+        const RequestBatch batch = scorer.encoder().encode(request), padded = padded_to_buckets(batch, spec);
+        padded.validate(spec);
+        CHECK(padded.candidates == size_bucket(batch.candidates));
+        std::vector<float> p = scorer.score(padded).values();
+        p.resize(candidates * 2);
+        CHECK(p == scorer.score(batch).values());
+      }
   }
 
   TEST_CASE("kept user sides stay within their bytes, the least recently used go first") {

@@ -169,6 +169,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
                       {.device = arguments.device,
                        .precision = arguments.precision,
                        .threads = arguments.threads,
+                       .graphs = arguments.graphs,
                        .cache_bytes = arguments.cache_mb << 20,
                        .data = arguments.data},
                       own_models);

@@ -36,6 +36,7 @@ struct ScoreArguments {
   std::string data;                 // for runs without features/
   std::string in = "-", out = "-";  // files; "-" is stdin and stdout
   int threads = 0;                  // 0 = what OpenMP takes
+  int64_t graphs = 32;              // on a card: recorded sizes of requests that are kept
   int64_t cache_mb = 256;           // of kept user sides
   std::string device = "auto", precision = "f32";
 };

@@ -24,9 +24,10 @@
 namespace mixrec {
 
 struct ScorerOptions {
-  std::string device = "cpu";                // auto | cpu | cuda | cuda:N
-  std::string precision = "f32";             // f32 | bf16
-  int threads = 0;                           // of the whole process; 0 leaves it as it is
+  std::string device = "cpu";     // auto | cpu | cuda | cuda:N
+  std::string precision = "f32";  // f32 | bf16
+  int threads = 0;                // of the whole process; 0 leaves it as it is
+  int64_t graphs = 32;  // on a card: calls without a key are recorded, so many sizes are kept; 0: none
   int64_t cache_bytes = int64_t{256} << 20;  // of kept user sides, in all; 0 keeps none
   // For runs without features/, which is then written: the data folder, "" is the one of the run.
   std::string data = "";

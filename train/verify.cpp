@@ -63,7 +63,8 @@ class Verifier {
     compare("evaluation bf16", kBf16, forward(model, kCpu, bf16, false));
     score("cpu", "bf16", kBf16);
     if (cuda::device_count() == 0) {
-      for (const char* way : {"evaluation CUDA", "scorer CUDA", "evaluation CUDA bf16", "scorer CUDA bf16"})
+      for (const char* way : {"evaluation CUDA", "evaluation CUDA bf16", "scorer CUDA", "recorded CUDA",
+                              "scorer CUDA bf16", "recorded CUDA bf16"})
         rows_.push_back({.way = way, .skipped = cuda::unavailable_reason()});
       return rows_;
     }
@@ -138,6 +139,11 @@ class Verifier {
         std::string(device == "cpu" ? "" : " CUDA") + (precision == "f32" ? "" : " " + precision);
     const Probabilities first = once(), second = once();
     compare("scorer" + suffix, bounds, first);
+    if (device != "cpu") {
+      compare("recorded" + suffix, bounds, by_request([&](const RequestBatch& request, size_t) {
+                return scorer.score(request).values();
+              }));
+    }
     if (scorer.cache_stats().hits > 0)
       compare("cached" + suffix + " with scorer" + suffix, kSame, second, first);
   }

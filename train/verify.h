@@ -6,6 +6,7 @@
 //   decoupled    models with a user side: user_side() and then item_side(), request by request
 //   scorer       Scorer::score, request by request; cached: again, from the kept user sides
 //   bf16, CUDA   evaluation and scorer in bf16, and both precisions on a card
+//   recorded     on a card: Scorer::score through recorded graphs, padded to their sizes
 //
 // Differences are in units in the last place of f32 probabilities, and in AUC.
 #pragma once

@@ -19,6 +19,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <thread>
 #include <vector>
@@ -89,17 +90,23 @@ double milliseconds(const auto& f) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Times of `calls` calls, in rising order.
-std::vector<double> times_of(int calls, const auto& f) {
-  std::vector<double> times;
-  f();
-  for (int i = 0; i < calls; ++i) times.push_back(milliseconds(f));
-  std::sort(times.begin(), times.end());
-  return times;
-}
+struct Times {
+  std::vector<double> sorted;  // of calls
+  double processor = 0;        // time of all cores a call: what a busy machine leaves alone
 
-double quantile(const std::vector<double>& sorted, double q) {
-  return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1))];
+  double quantile(double q) const {
+    return sorted[static_cast<size_t>(q * static_cast<double>(sorted.size() - 1))];
+  }
+};
+
+Times times_of(int calls, const auto& f) {
+  Times times;
+  f();
+  const std::clock_t start = std::clock();
+  for (int i = 0; i < calls; ++i) times.sorted.push_back(milliseconds(f));
+  times.processor = 1e3 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC / calls;
+  std::sort(times.sorted.begin(), times.sorted.end());
+  return times;
 }
 
 void serve(Device device, int calls, int threads) {
@@ -107,11 +114,12 @@ void serve(Device device, int calls, int threads) {
   Rng rng(2);
   const UiMixFormer model = tiny(device);
   const RequestBatch batch = random_batch(1, kCandidates, rng), repeated = batch.expanded();
-  const auto print = [&](const char* form, const std::vector<double>& times) {
+  const auto print = [&](const char* form, const Times& times) {
     std::printf(
         "{\"name\":\"tiny, one request, %lld candidates\",\"form\":\"%s\",\"threads\":%d,\"p50_ms\":%.2f,"
-        "\"p99_ms\":%.2f}\n",
-        static_cast<long long>(kCandidates), form, threads, quantile(times, .5), quantile(times, .99));
+        "\"p99_ms\":%.2f,\"processor_ms\":%.2f}\n",
+        static_cast<long long>(kCandidates), form, threads, times.quantile(.5), times.quantile(.99),
+        times.processor);
   };
   const auto whole = [&](const RequestBatch& b) {
     Pass pass;
@@ -156,8 +164,8 @@ void train(Device device, int threads) {
       optimizer.zero_grad();
       if (device.is_cuda()) cuda::synchronize(device.index);
     };
-    const double request_ms = quantile(times_of(5, [&] { step(shared); }), .5),
-                 expanded_ms = quantile(times_of(3, [&] { step(repeated); }), .5);
+    const double request_ms = times_of(5, [&] { step(shared); }).quantile(.5),
+                 expanded_ms = times_of(3, [&] { step(repeated); }).quantile(.5);
     std::printf(
         "{\"name\":\"tiny training step, 256 candidates\",\"candidates_per_request\":%lld,\"threads\":%d,"
         "\"request_level_ms\":%.1f,\"expanded_ms\":%.1f,\"speed_up\":%.2f,\"flop_ratio\":%.2f}\n",
