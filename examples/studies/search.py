@@ -144,7 +144,7 @@ class Runner:
             return len(waiting) * min(others) / slots > mine
 
         def slot(device):
-            while failures[device] < 3:
+            while failures[device] < 6:  # in a row: then it is the device, not a configuration
                 with self.lock:
                     if not waiting or not worth_it(device):
                         return
