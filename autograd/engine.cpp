@@ -38,11 +38,21 @@ void accumulate_leaf(Meta& leaf, Tensor grad) {
   if (leaf.grad.defined()) {
     add_into(leaf.grad, grad);
   } else if (leaf.grad_buffer.defined()) {
-    copy_into(leaf.grad_buffer, grad);
+    const bool there =
+        grad.storage() == leaf.grad_buffer.storage() && grad.offset() == leaf.grad_buffer.offset();
+    if (!there) copy_into(leaf.grad_buffer, grad);
     leaf.grad = leaf.grad_buffer;
   } else {
     leaf.grad = grad.sole_owner() && grad.is_contiguous() ? std::move(grad) : grad.clone();
   }
+}
+
+// Where the gradient of an input may be written: it is the first of its leaf, and this node has no other.
+Tensor home_of(const Node& node, const Edge& edge) {
+  if (!edge.leaf || edge.leaf->grad.defined() || !edge.leaf->grad_buffer.defined()) return {};
+  for (const Edge& other : node.inputs)
+    if (&other != &edge && other.leaf == edge.leaf) return {};
+  return edge.leaf->grad_buffer;
 }
 
 // How many edges of the graph below `root` lead to each leaf; counted only when a hook waits for it.
@@ -99,9 +109,13 @@ class Engine {
       if (!dys[i].defined()) dys[i] = zeros(output.shape, output.dtype, output.device);
     }
     std::vector<bool> needed;
-    for (const Edge& edge : node.inputs) needed.push_back(edge.needed());
+    std::vector<Tensor> homes;
+    for (const Edge& edge : node.inputs) {
+      needed.push_back(edge.needed());
+      homes.push_back(home_of(node, edge));
+    }
     // Moved out, so that the saved tensors are freed as soon as the closure has run.
-    Grads grads = std::exchange(node.backward, nullptr)(dys, Needs(std::move(needed)));
+    Grads grads = std::exchange(node.backward, nullptr)(dys, Needs(std::move(needed), std::move(homes)));
     dys.clear();
     MR_CHECK(grads.size() == node.inputs.size(), grads.size(), " gradients for ", node.inputs.size(),
              " inputs");

@@ -24,11 +24,18 @@ using Grads = std::vector<Tensor>;
 // Which inputs need a gradient: `needs[1]` is false when the second need not be computed.
 class Needs {
  public:
-  explicit Needs(std::vector<bool> flags) : flags_(std::move(flags)) {}
+  // `homes`: where the gradients of some inputs are kept; may be undefined, or missing.
+  explicit Needs(std::vector<bool> flags, std::vector<Tensor> homes = {})
+      : flags_(std::move(flags)), homes_(std::move(homes)) {}
   bool operator[](size_t input) const { return flags_[input]; }
+
+  // A dense tensor for the gradient of an input, to be written whole and returned: its home, which saves a
+  // copy, or a new one.
+  Tensor gradient(size_t input, const Shape& shape, DType dtype, Device device) const;
 
  private:
   std::vector<bool> flags_;
+  std::vector<Tensor> homes_;
 };
 
 // A tensor kept for the backward: detached, and refused when it was changed in place in between.

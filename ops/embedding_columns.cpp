@@ -159,7 +159,7 @@ Grads columns_backward(const std::vector<Past>& columns, DType dtype, const Tens
           column.table->lookups.push_back(bag_lookup(ids, column.offsets.get(), true, dtype, slice));
         break;
       case Kind::product:
-        grads[i] = empty({1, column.width}, dtype, dy.device());
+        grads[i] = needs.gradient(i, {1, column.width}, dtype, dy.device());
         break;
       case Kind::repeat:
         grads[i] = repeat_backward(column, slice);

@@ -80,7 +80,7 @@ Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Ten
       Grads grads{{}, {}, {}, dy};
       Mat<float> d[3];
       for (size_t i = 0; i < 3; ++i)
-        if (needs[i]) grads[i] = empty(shapes[i]);
+        if (needs[i]) grads[i] = needs.gradient(i, shapes[i], f32, kCpu);
       if (needs[0]) d[0] = batch_of_rows(grads[0], per_head).matrices<float>();
       for (size_t i : {1, 2})
         if (needs[i]) d[i] = batch_of_weights(grads[i]).matrices<float>();

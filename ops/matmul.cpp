@@ -91,7 +91,11 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
       const Tensor dy = upstream.contiguous().reshape({1, rows.get().dim(1), weight.get().dim(2)});
       Grads grads(3);
       if (needs[0]) grads[0] = product(dy, false, weight.get(), true).reshape(x_shape);
-      if (needs[1]) grads[1] = product(rows.get(), true, dy, false, w_dtype).select(0, 0);
+      if (needs[1]) {
+        const int64_t in = weight.get().dim(1), out = weight.get().dim(2);
+        grads[1] = needs.gradient(1, {in, out}, w_dtype, dy.device());
+        multiply({rows.get(), true}, {dy}, grads[1].reshape({1, in, out}));
+      }
       if (needs[2]) grads[2] = sum_to(cast(dy, bias_dtype), {dy.dim(2)});
       return grads;
     };
@@ -127,8 +131,8 @@ Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w) {
       if (needs[0]) grads[0] = per_head_product(dy, w.get(), !transpose_w);
       if (needs[1]) {
         const Tensor rows = heads_first(x.get()), upstream_rows = heads_first(dy);
-        grads[1] = transpose_w ? product(upstream_rows, true, rows, false, dtype)
-                               : product(rows, true, upstream_rows, false, dtype);
+        grads[1] = needs.gradient(1, w.get().shape(), dtype, dy.device());
+        multiply({transpose_w ? upstream_rows : rows, true}, {transpose_w ? rows : upstream_rows}, grads[1]);
       }
       return grads;
     };

@@ -35,9 +35,9 @@ Tensor widened(const Tensor& vector) {
   return vector ? cast(vector.detach(), statistics_of(vector)) : vector;
 }
 
-// Room for the gradient of a gain or bias of x, if it is needed.
-Tensor vector_gradient(const Tensor& x, bool needed) {
-  return needed ? empty({x.dim(-1)}, statistics_of(x), x.device()) : Tensor();
+// Room for the gradient of a gain or bias of x, an input of the op, if it is needed.
+Tensor vector_gradient(const Tensor& x, const Needs& needs, size_t input) {
+  return needs[input] ? needs.gradient(input, {x.dim(-1)}, statistics_of(x), x.device()) : Tensor();
 }
 
 // One statistic a row, in the accumulation type.
@@ -66,7 +66,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
     return [x = Saved(x), gain = Saved(gain), scale = Saved(scale)](const Tensor& upstream,
                                                                     const Needs& needs) -> Grads {
       const Tensor &in = x.get(), wide = widened(gain.get()), dy = upstream.contiguous();
-      const Tensor dx = needs[0] ? empty_like(in) : Tensor(), dgain = vector_gradient(in, needs[1]);
+      const Tensor dx = needs[0] ? empty_like(in) : Tensor(), dgain = vector_gradient(in, needs, 1);
       run(in, [&]<class T>(auto backend) {
         kernel::rms_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
                                      scale.get().data<acc_t<T>>(), dy.mat<const T>(),
@@ -95,7 +95,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& gain, const Tensor& bias, doubl
                                                           const Needs& needs) -> Grads {
       const Tensor &in = x.get(), wide = widened(gain.get()), dy = upstream.contiguous();
       const Tensor dx = needs[0] ? empty_like(in) : Tensor();
-      const Tensor dgain = vector_gradient(in, needs[1]), dbias = vector_gradient(in, needs[2]);
+      const Tensor dgain = vector_gradient(in, needs, 1), dbias = vector_gradient(in, needs, 2);
       run(in, [&]<class T>(auto backend) {
         kernel::layer_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
                                        mean.get().data<acc_t<T>>(), scale.get().data<acc_t<T>>(),

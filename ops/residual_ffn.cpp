@@ -125,31 +125,32 @@ Tensor on_device(const Tensor& given, const Tensor& gain, const Tensor& gate_up,
   if (options.recompute) made = {};
 
   return record(y.reshape(given.shape()), {given, gain, gate_up, down}, [&] {
-    return
-        [=, x = Saved(x), normed = Saved(made.normed), hidden = Saved(made.hidden), gated = Saved(made.gated),
-         gate_up_weight = Saved(network.gate_up), down_weight = Saved(network.down),
-         network_gain = network.gain, shape = given.shape(), eps = options.eps, recompute = options.recompute,
-         gain_dtype = gain.dtype(), gate_up_shape = gate_up.shape(), down_shape = down.shape(),
-         gate_up_dtype = gate_up.dtype(), down_dtype = down.dtype()](const Tensor& upstream) -> Grads {
-          const Network again{network_gain, gate_up_weight.get(), down_weight.get(), eps};
-          const DType sums = sums_of(x.get().dtype());
-          const Device device = x.get().device();
-          const Tensor dy = upstream.contiguous().reshape(x.get().shape());
-          const Gradients total{empty_like(dy), zeros(network_gain.shape(), sums, device),
-                                empty(again.gate_up.shape(), sums, device),
-                                empty(again.down.shape(), sums, device)};
-          if (rows == 0) Tensor(total.gate_up).fill(0), Tensor(total.down).fill(0);
-          for (int64_t begin = 0; begin < rows; begin += block) {
-            const Tensor x_part = part(x.get(), begin), scale_part = part(scale, begin, true);
-            const Network::Made made = recompute ? again.up(x_part, scale_part, false)
-                                                 : Network::Made{normed.get(), hidden.get(), gated.get()};
-            backward_rows(again, x_part, scale_part, made, part(dy, begin), part(total.x, begin), total,
-                          begin == 0);
-          }
-          return {total.x.reshape(shape), cast(total.gain, gain_dtype),
-                  cast(total.gate_up, gate_up_dtype).reshape(gate_up_shape),
-                  cast(total.down, down_dtype).reshape(down_shape)};
-        };
+    return [=, x = Saved(x), normed = Saved(made.normed), hidden = Saved(made.hidden),
+            gated = Saved(made.gated), gate_up_weight = Saved(network.gate_up),
+            down_weight = Saved(network.down), network_gain = network.gain, shape = given.shape(),
+            eps = options.eps, recompute = options.recompute, gain_dtype = gain.dtype(),
+            gate_up_shape = gate_up.shape(), down_shape = down.shape(), gate_up_dtype = gate_up.dtype(),
+            down_dtype = down.dtype()](const Tensor& upstream, const Needs& needs) -> Grads {
+      const Network again{network_gain, gate_up_weight.get(), down_weight.get(), eps};
+      const DType sums = sums_of(x.get().dtype());
+      const Device device = x.get().device();
+      const Tensor dy = upstream.contiguous().reshape(x.get().shape());
+      const Gradients total{empty_like(dy), needs.gradient(1, network_gain.shape(), sums, device),
+                            needs.gradient(2, gate_up_shape, sums, device).reshape(again.gate_up.shape()),
+                            needs.gradient(3, down_shape, sums, device).reshape(again.down.shape())};
+      for (const Tensor& gradient : {total.gain, total.gate_up, total.down})
+        if (rows == 0) Tensor(gradient).fill(0);
+      for (int64_t begin = 0; begin < rows; begin += block) {
+        const Tensor x_part = part(x.get(), begin), scale_part = part(scale, begin, true);
+        const Network::Made made = recompute ? again.up(x_part, scale_part, false)
+                                             : Network::Made{normed.get(), hidden.get(), gated.get()};
+        backward_rows(again, x_part, scale_part, made, part(dy, begin), part(total.x, begin), total,
+                      begin == 0);
+      }
+      return {total.x.reshape(shape), cast(total.gain, gain_dtype),
+              cast(total.gate_up, gate_up_dtype).reshape(gate_up_shape),
+              cast(total.down, down_dtype).reshape(down_shape)};
+    };
   });
 }
 

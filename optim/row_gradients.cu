@@ -28,13 +28,14 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kPiece = 64;       // look-ups
 constexpr int kRowsOfGroup = 4;  // in square_rows
-constexpr int kBatch = 32;       // runs of look-ups a launch: they travel as its arguments
+constexpr int kBatch = 44;       // runs of look-ups a launch: they travel as its arguments
 constexpr int kSlices = kThreads / cuda::kWarp;
 
 struct Batch {
   LookupView at[kBatch];
   int count;
 };
+static_assert(sizeof(Batch) < 4000);  // of 4 KiB of arguments
 
 struct Piece {
   int32_t first, count, table;
@@ -62,7 +63,10 @@ __global__ void __launch_bounds__(kThreads)
   if (i == 0) *counts = RowCounts{};
   if (i >= end) return;
   int run = 0;
-  while (run + 1 < batch.count && i >= batch.at[run + 1].first) ++run;
+  for (int behind = batch.count; behind - run > 1;) {
+    const int middle = (run + behind) / 2;
+    (batch.at[middle].first <= i ? run : behind) = middle;
+  }
   const LookupView& lookups = batch.at[run];
   const int64_t j = i - lookups.first, id = lookups.ids[j];
   const int64_t place = lookups.places ? lookups.places[j] : j;

@@ -3,11 +3,17 @@
 #include "mixrec/autograd/meta.h"
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"
+#include "mixrec/core/rng.h"
 #include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/matmul.h"
+#include "mixrec/ops/norm.h"
+#include "mixrec/ops/residual_ffn.h"
 #include "mixrec/ops/softmax.h"
 #include "mixrec/tests/message_of.h"
 
 #include <algorithm>
+#include <cmath>
 #include <doctest/doctest.h>
 #include <string>
 
@@ -74,6 +80,51 @@ TEST_CASE("autograd: a hook fires once, when the last use has been added") {
   (x * x + x * 3.0 + x).backward();
   autograd::on_gradient_final(x, nullptr);
   CHECK(seen == std::vector<double>{8});
+}
+
+TEST_CASE("autograd: gradients that have a home are written there, and are the same") {
+  Rng rng(3);
+  const auto parameter = [&](const Shape& shape) {
+    Tensor x = empty(shape);
+    rng.fill_normal(x, 0, 1);
+    return x.requires_grad();
+  };
+  const std::vector<Tensor> parameters = {parameter({6, 4}), parameter({4}),     parameter({2, 2, 4}),
+                                          parameter({4}),    parameter({4, 10}), parameter({5, 4})};
+  Tensor x = empty({3, 6});
+  rng.fill_normal(x, 0, 1);
+  // Two backwards; the weight of linear() is used twice in each.
+  const auto run = [&] {
+    for (int i = 0; i < 2; ++i) {
+      Tensor y = linear(x, parameters[0], parameters[1]) + linear(x * 2.0, parameters[0]);
+      y = per_head_matmul(y.reshape({3, 2, 2}), parameters[2]).reshape({6, 4});
+      y = residual_ffn(rms_norm(y, parameters[3]), parameters[3], parameters[4], parameters[5]);
+      y.backward(ones({6, 4}));
+    }
+  };
+  run();
+  std::vector<std::vector<float>> expected;
+  for (Tensor p : parameters) {
+    expected.push_back(p.grad().to_vector());
+    p.zero_grad();
+    p.meta()->grad_buffer = full(p.shape(), NAN);
+  }
+  run();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    CAPTURE(i);
+    CHECK(parameters[i].grad().to_vector() == expected[i]);
+    CHECK(parameters[i].grad().storage() == parameters[i].meta()->grad_buffer.storage());
+  }
+}
+
+TEST_CASE("autograd: a gradient is written to its home once: not for a leaf that an op has twice") {
+  Tensor w = Tensor::from({1.f, 2.f, 3.f, 4.f}, {2, 2}).requires_grad();
+  linear(w, w).backward(ones({2, 2}));
+  const std::vector<float> expected = w.grad().to_vector();
+  w.zero_grad();
+  w.meta()->grad_buffer = full({2, 2}, NAN);
+  linear(w, w).backward(ones({2, 2}));
+  CHECK(w.grad().to_vector() == expected);
 }
 
 TEST_CASE("autograd: checkpoint gives the same bits, parameters included") {
