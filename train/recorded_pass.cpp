@@ -83,7 +83,7 @@ RecordedPass::RecordedPass(RankingModel& model, const RequestBatch& batch, Devic
                      x.dtype());
     at += room;
   });
-  staged_ = cuda::allocate_pinned(bytes_);
+  staged_.reset(cuda::allocate_pinned(bytes_));
   upload(batch);
   Pass pass;
   pass.compute = compute;
@@ -92,18 +92,14 @@ RecordedPass::RecordedPass(RankingModel& model, const RequestBatch& batch, Devic
   graph_ = std::make_unique<cuda::Graph>([&] { logits_ = model.forward(placed_, pass); }, device.index);
 }
 
-RecordedPass::~RecordedPass() {
-  if (staged_) cuda::free_pinned(staged_);
-}
-
 void RecordedPass::upload(const RequestBatch& batch) {
   size_t at = 0;
   for_each_tensor(batch, [&](const Tensor& x) {
     if (!x.defined()) return;
-    std::memcpy(staged_ + at, x.raw_data(), bytes_of(x));
+    std::memcpy(staged_.get() + at, x.raw_data(), bytes_of(x));
     at += room_for(x);
   });
-  cuda::copy(block_->data(), device_, staged_, kCpu, bytes_);
+  cuda::copy(block_->data(), device_, staged_.get(), kCpu, bytes_);
 }
 
 std::vector<float> RecordedPass::run(const RequestBatch& padded) {

@@ -28,7 +28,6 @@ RequestBatch padded_to_buckets(const RequestBatch& batch, const FeatureSet& spec
 class RecordedPass {
  public:
   RecordedPass(RankingModel& model, const RequestBatch& padded, Device device, DType compute);
-  ~RecordedPass();
 
   // Logits of a batch whose tensors have the sizes of the recorded one.
   std::vector<float> run(const RequestBatch& padded);
@@ -39,7 +38,7 @@ class RecordedPass {
   Device device_;
   cuda::Stream stream_;
   size_t bytes_ = 0;
-  std::byte* staged_ = nullptr;  // page-locked; inputs travel in one copy
+  std::unique_ptr<std::byte, void (*)(std::byte*)> staged_{nullptr, cuda::free_pinned};  // inputs in one copy
   std::shared_ptr<Storage> block_;
   RequestBatch placed_;  // views of block_
   Tensor logits_;

@@ -9,7 +9,8 @@
 //
 // Thread-safe: many threads may call one scorer.  Nothing is recorded for gradients, memory is reused from call to
 // call.  For models with a user side (UI-MixFormer) it keeps what was computed of users, under keys that callers
-// give; a call that finds its key costs the item side only and gives the same bits.
+// give; a call that finds its key costs the item side only and gives the same bits as the call that computed it (and, on
+// the host, as one without a key: a card sums up in an order that depends on sizes).
 #pragma once
 
 #include "mixrec/data/feature_encoder.h"
@@ -27,7 +28,7 @@ struct ScorerOptions {
   std::string device = "cpu";     // auto | cpu | cuda | cuda:N
   std::string precision = "f32";  // f32 | bf16
   int threads = 0;                // of the whole process; 0 leaves it as it is
-  int64_t graphs = 32;  // on a card: calls without a key are recorded, so many sizes are kept; 0: none
+  int64_t graphs = 32;  // on a card: recorded sizes of requests without a key that are kept; 0: none
   int64_t cache_bytes = int64_t{256} << 20;  // of kept user sides, in all; 0 keeps none
   // For runs without features/, which is then written: the data folder, "" is the one of the run.
   std::string data = "";
