@@ -2,8 +2,8 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/attend.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/cross_attention.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/matmul.h"
@@ -57,12 +57,10 @@ Tensor enriched(const Tensor& x, const RMSNorm& norm, const PerHeadFFN& ffn) {
   return residual_ffn(x, norm.gain, ffn.gate_up, ffn.down, {.eps = norm.eps});
 }
 
-// Eqs 7-8 without the residual, for the heads of one side; h [E, n·d_s].
+// Eqs 7-8 for the heads of one side; h [E, n·d_s].
 Tensor attended(const UiSide& side, const Tensor& q, const Tensor& h, const Tensor& history_offsets,
                 const Tensor& candidate_offsets) {
-  const double scale = 1 / std::sqrt(static_cast<double>(q.dim(2)));
-  const Tensor u = per_head_matmul(q, side.key, true) * scale;
-  return per_head_matmul(attend(u, h, history_offsets, candidate_offsets), side.value);
+  return cross_attention(q, side.key, side.value, h, history_offsets, candidate_offsets, q);
 }
 
 }  // namespace
@@ -149,7 +147,7 @@ UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& p
           split(block.sequence.forward(s), 1,
                 {user_heads() * options_.event_width, item_heads_ * options_.event_width});
       state.events.push_back(h[1]);
-      z = attended(block.user, z, h[0], state.history_offsets, one_each) + z;
+      z = attended(block.user, z, h[0], state.history_offsets, one_each);
     }
     x = enriched(z, block.fusion_norm, block.user.fusion);
     pass.tap("user.blocks." + std::to_string(l), x);
@@ -201,7 +199,7 @@ Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, 
     const Tensor p = concat({expand(user.chunks[l]), own}, 2) + x;
     Tensor z = enriched(p, block.mixer_norm, block.item.mixer);
     if (!user.events.empty())
-      z = attended(block.item, z, user.events[l], user.history_offsets, batch.offsets) + z;
+      z = attended(block.item, z, user.events[l], user.history_offsets, batch.offsets);
     x = enriched(z, block.fusion_norm, block.item.fusion);
     pass.tap("item.blocks." + std::to_string(l), x);
   }
@@ -234,9 +232,8 @@ Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
       const std::vector<Tensor> h = split(block.sequence.forward(s), 1, {user_columns, item_columns});
       const Tensor& offsets = batch.histories[0].offsets;
       z = sides(
-              z, [&](const Tensor& q) { return attended(block.user, q, h[0], offsets, batch.offsets); },
-              [&](const Tensor& q) { return attended(block.item, q, h[1], offsets, batch.offsets); }) +
-          z;
+          z, [&](const Tensor& q) { return attended(block.user, q, h[0], offsets, batch.offsets); },
+          [&](const Tensor& q) { return attended(block.item, q, h[1], offsets, batch.offsets); });
     }
     x = ffns(block.fusion_norm.forward(z), &UiSide::fusion) + z;
     pass.tap("blocks." + std::to_string(l), x);

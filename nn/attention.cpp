@@ -24,7 +24,7 @@ CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)
 
 Tensor CrossAttention::forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
                                const Tensor& candidate_offsets) const {
-  return cross_attention(q, key, value, h, history_offsets, candidate_offsets) + q;
+  return cross_attention(q, key, value, h, history_offsets, candidate_offsets, q);
 }
 
 }  // namespace mixrec

@@ -1,7 +1,7 @@
-// Cross attention of MixFormer (eqs 7-8 without the residual): every head attends to its slice of the events
-// with one query, over jagged histories.
+// Cross attention of MixFormer (eqs 7-8): every head attends to its slice of the events with one query, over
+// jagged histories.
 //
-//   k_t = h_t^n W_k^n,   v_t = h_t^n W_v^n,   z[c, n] = Σ_t softmax_t(q[c, n] · k_t / √D) v_t
+//   k_t = h_t^n W_k^n,   v_t = h_t^n W_v^n,   z[c, n] = Σ_t softmax_t(q[c, n] · k_t / √D) v_t (+ residual)
 //
 // computed without K and V, which would be as long as the histories:
 //
@@ -18,6 +18,7 @@
 namespace mixrec {
 
 Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, const Tensor& h,
-                       const Tensor& history_offsets, const Tensor& candidate_offsets);  // -> [C, N, D]
+                       const Tensor& history_offsets, const Tensor& candidate_offsets,
+                       const Tensor& residual = {});  // -> [C, N, D]
 
 }  // namespace mixrec

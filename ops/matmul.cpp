@@ -107,32 +107,46 @@ namespace {
 // Heads of [B, N, K] as a batch of N matrices [B, K], without a copy.
 Tensor heads_first(const Tensor& x) { return x.transpose(0, 1); }
 
-Tensor per_head_product(const Tensor& x, const Tensor& w, bool transpose_w) {
-  Tensor y = empty({x.dim(0), x.dim(1), w.dim(transpose_w ? 1 : 2)}, x.dtype(), x.device());
-  multiply({heads_first(x)}, {w, transpose_w}, heads_first(y));
+Tensor per_head_product(const Tensor& x, const Tensor& w, const PerHeadOptions& options) {
+  const auto& [transpose, scale, residual] = options;
+  Tensor y = empty({x.dim(0), x.dim(1), w.dim(transpose ? 1 : 2)}, x.dtype(), x.device());
+  if (residual.defined()) {
+    multiply_with({heads_first(x)}, {w, transpose}, heads_first(residual), heads_first(y), scale);
+  } else {
+    multiply({heads_first(x)}, {w, transpose}, heads_first(y), {}, scale);
+  }
   return y;
 }
 
 }  // namespace
 
-Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w) {
+Tensor per_head_matmul(const Tensor& x, const Tensor& w, const PerHeadOptions& options) {
   MR_OP("per_head_matmul");
+  const auto [transpose, scale, residual] = options;
   MR_CHECK(x.ndim() == 3 && w.ndim() == 3, "needs [rows, heads, width] and [heads, width, out], got ",
            x.shape(), " and ", w.shape());
   MR_CHECK(x.dim(1) == w.dim(0), "the input has ", x.dim(1), " heads, the weight ", w.dim(0));
-  MR_CHECK(x.dim(2) == w.dim(transpose_w ? 2 : 1), "inner sizes differ: ", x.shape(), " x ", w.shape(),
-           transpose_w ? "ᵀ" : "");
+  MR_CHECK(x.dim(2) == w.dim(transpose ? 2 : 1), "inner sizes differ: ", x.shape(), " x ", w.shape(),
+           transpose ? "ᵀ" : "");
+  Tensor added;
+  if (residual.defined()) {
+    const Shape shape{x.dim(0), x.dim(1), w.dim(transpose ? 1 : 2)};
+    check_same(x, residual, "the input", "the residual");
+    MR_CHECK(residual.shape() == shape, "the residual is ", residual.shape(), " and the result ", shape);
+    added = dense_rows(residual.detach());
+  }
   const Tensor input = dense_rows(x.detach()), weight = dense_rows(operand_for(x, w, "the weight"));
-  return record(per_head_product(input, weight, transpose_w), {x, w}, [&] {
-    return [x = Saved(input), w = Saved(weight), transpose_w, dtype = w.dtype()](
+  return record(per_head_product(input, weight, {transpose, scale, added}), {x, w, residual}, [&] {
+    return [x = Saved(input), w = Saved(weight), transpose = transpose, scale = scale, dtype = w.dtype()](
                const Tensor& upstream, const Needs& needs) -> Grads {
       const Tensor dy = dense_rows(upstream);
-      Grads grads(2);
-      if (needs[0]) grads[0] = per_head_product(dy, w.get(), !transpose_w);
+      Grads grads{{}, {}, upstream};
+      if (needs[0]) grads[0] = per_head_product(dy, w.get(), {.transpose_w = !transpose, .scale = scale});
       if (needs[1]) {
         const Tensor rows = heads_first(x.get()), upstream_rows = heads_first(dy);
         grads[1] = needs.gradient(1, w.get().shape(), dtype, dy.device());
-        multiply({transpose_w ? upstream_rows : rows, true}, {transpose_w ? rows : upstream_rows}, grads[1]);
+        multiply({transpose ? upstream_rows : rows, true}, {transpose ? rows : upstream_rows}, grads[1], {},
+                 scale);
       }
       return grads;
     };

@@ -3,7 +3,7 @@
 //   matmul           y = op(a) op(b)                da = dy op(b)ᵀ           db = op(a)ᵀ dy        saves a, b
 //   linear           y = x w + bias                 dx = dy wᵀ               dw = xᵀ dy            saves x, w
 //   per_head_matmul  y[:, i] = x[:, i] op(w[i])     dx[:, i] = dy[:, i] op(w[i])ᵀ                  saves x, w
-//                                                   dw[i] = x[:, i]ᵀ dy[:, i]
+//                    (times a scale, + residual)    dw[i] = x[:, i]ᵀ dy[:, i]
 //
 // Operands of one floating dtype, rows may be strided; sums are kept in f32 (f64 for f64).  Gradients that
 // are not needed are not computed.
@@ -29,8 +29,13 @@ Tensor matmul(const Tensor& a, const Tensor& b, const MatmulOptions& options = {
 // x [..., K], w [K, F], bias [F] or undefined -> [..., F].
 Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});
 
+struct PerHeadOptions {
+  bool transpose_w = false;
+  double scale = 1;      // on the product
+  Tensor residual = {};  // [B, N, F], added to it; or undefined
+};
 // Every head has its own weight: x [B, N, K], w [N, K, F] -> [B, N, F]; with transpose_w, w is [N, F, K].
-Tensor per_head_matmul(const Tensor& x, const Tensor& w, bool transpose_w = false);
+Tensor per_head_matmul(const Tensor& x, const Tensor& w, const PerHeadOptions& options = {});
 
 namespace kernel {
 

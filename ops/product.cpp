@@ -14,7 +14,7 @@ namespace {
 int64_t row_stride(const Tensor& x) { return x.dim(1) > 1 ? x.strides()[1] : std::max<int64_t>(x.dim(2), 1); }
 int64_t batch_stride(const Tensor& x) { return x.dim(0) > 1 ? x.strides()[0] : 0; }
 
-kernel::Gemm shape_of(const Operand& a, const Operand& b, const Tensor& y) {
+kernel::Gemm shape_of(const Operand& a, const Operand& b, const Tensor& y, double scale) {
   return {.m = y.dim(1),
           .n = y.dim(2),
           .k = a.cols(),
@@ -23,6 +23,7 @@ kernel::Gemm shape_of(const Operand& a, const Operand& b, const Tensor& y) {
           .lda = row_stride(a.tensor),
           .ldb = row_stride(b.tensor),
           .ldc = row_stride(y),
+          .alpha = scale,
           .batch = y.dim(0),
           .stride_a = batch_stride(a.tensor),
           .stride_b = batch_stride(b.tensor),
@@ -46,26 +47,26 @@ void run_product(const kernel::Gemm& shape, const Operand& a, const Operand& b, 
 
 }  // namespace
 
-void multiply(const Operand& a, const Operand& b, const Tensor& y, const Tensor& bias) {
-  run_product(shape_of(a, b, y), a, b, y, bias);
+void multiply(const Operand& a, const Operand& b, const Tensor& y, const Tensor& bias, double scale) {
+  run_product(shape_of(a, b, y, scale), a, b, y, bias);
 }
 
-void multiply_add(const Operand& a, const Operand& b, const Tensor& y) {
-  kernel::Gemm shape = shape_of(a, b, y);
+void multiply_add(const Operand& a, const Operand& b, const Tensor& y, double scale) {
+  kernel::Gemm shape = shape_of(a, b, y, scale);
   shape.accumulate = true;
   run_product(shape, a, b, y, {});
 }
 
-void multiply_with(const Operand& a, const Operand& b, const Tensor& addend, const Tensor& y) {
+void multiply_with(const Operand& a, const Operand& b, const Tensor& addend, const Tensor& y, double scale) {
   run(y, [&]<class T>(auto backend) {
     if constexpr (std::is_same_v<decltype(backend), Cuda>) {
       const Mat<const T> from{addend.data<const T>(), addend.dim(0),        addend.dim(1),
                               addend.dim(2),          batch_stride(addend), row_stride(addend)};
-      kernel::product_with(backend, shape_of(a, b, y), a.tensor.data<const T>(), b.tensor.data<const T>(),
-                           from, y.data<T>());
+      kernel::product_with(backend, shape_of(a, b, y, scale), a.tensor.data<const T>(),
+                           b.tensor.data<const T>(), from, y.data<T>());
     } else {
       copy_into(y, addend);
-      multiply_add(a, b, y);
+      multiply_add(a, b, y, scale);
     }
   });
 }

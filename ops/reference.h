@@ -37,6 +37,7 @@ Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Ten
 
 // With K and V as in MixFormer's eqs 7-8, one candidate after the other (ops/cross_attention.h).
 Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, const Tensor& h,
-                       const Tensor& history_offsets, const Tensor& candidate_offsets);
+                       const Tensor& history_offsets, const Tensor& candidate_offsets,
+                       const Tensor& residual = {});
 
 }  // namespace mixrec::reference

@@ -21,7 +21,8 @@ Tensor attend_one(const Tensor& q, const Tensor& k, const Tensor& v) {
 }  // namespace
 
 Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, const Tensor& h,
-                       const Tensor& history_offsets, const Tensor& candidate_offsets) {
+                       const Tensor& history_offsets, const Tensor& candidate_offsets,
+                       const Tensor& residual) {
   const Tensor events = h.reshape({h.dim(0), key.dim(0), key.dim(1)});
   const Tensor k = per_head_matmul(events, key), v = per_head_matmul(events, value);
   const auto history = history_offsets.to_vector<int64_t>(),
@@ -32,7 +33,8 @@ Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, 
     for (int64_t c = candidates[r]; c < candidates[r + 1]; ++c)
       rows.push_back(attend_one(q.narrow(0, c, 1), k.narrow(0, first, count), v.narrow(0, first, count)));
   }
-  return rows.empty() ? q : concat(rows, 0);
+  const Tensor z = rows.empty() ? q : concat(rows, 0);
+  return residual.defined() ? z + residual : z;
 }
 
 }  // namespace mixrec::reference

@@ -37,7 +37,18 @@ void add_matmul_cases(std::vector<OpCase>& cases) {
   cases.push_back({"per_head_matmul", "", pair({6, 3, 5}, {3, 5, 4}),
                    [](const Inputs& in) { return per_head_matmul(in[0], in[1]); }});
   cases.push_back({"per_head_matmul", "wᵀ", pair({6, 3, 5}, {3, 4, 5}),
-                   [](const Inputs& in) { return per_head_matmul(in[0], in[1], true); }});
+                   [](const Inputs& in) { return per_head_matmul(in[0], in[1], {.transpose_w = true}); }});
+  for (const bool transpose : {false, true}) {
+    cases.push_back(
+        {"per_head_matmul", transpose ? "wᵀ, scaled, residual" : "scaled, residual",
+         [transpose](Rng& rng) -> Inputs {
+           return {normal(rng, {6, 3, 8}), normal(rng, transpose ? Shape{3, 16, 8} : Shape{3, 8, 16}),
+                   normal(rng, {6, 3, 16})};
+         },
+         [transpose](const Inputs& in) {
+           return per_head_matmul(in[0], in[1], {.transpose_w = transpose, .scale = .25, .residual = in[2]});
+         }});
+  }
   cases.push_back({"per_head_matmul", "a slice of heads", pair({6, 8, 5}, {3, 5, 4}),
                    [](const Inputs& in) { return per_head_matmul(in[0].narrow(1, 2, 3), in[1]); }});
   cases.push_back({"per_head_matmul", "no rows", pair({0, 3, 5}, {3, 5, 4}),

@@ -283,7 +283,7 @@ TEST_CASE("cross attention: the form without K and V agrees with the literal one
   std::vector<std::vector<double>> fused;
   for (const auto function : {cross_attention, reference::cross_attention}) {
     for (Tensor& x : in) x.zero_grad();
-    const Tensor z = function(in[0], in[1], in[2], in[3], events, candidates);
+    const Tensor z = function(in[0], in[1], in[2], in[3], events, candidates, in[0]);
     z.backward(upstream);
     std::vector<std::vector<double>> found{z.to_vector<double>()};
     for (const Tensor& x : in) found.push_back(x.grad().to_vector<double>());
