@@ -21,12 +21,15 @@ struct Nested {
   ~Nested() { --depth; }
 };
 
-// Adds `grad` to `sum`, in place when nobody else can see `sum`.
+// Adds `grad` to `sum`, in place of whichever nobody else can see.
 void accumulate(Tensor& sum, Tensor grad) {
   if (!sum.defined()) {
     sum = std::move(grad);
   } else if (sum.sole_owner()) {
     add_into(sum, grad);
+  } else if (grad.sole_owner() && grad.is_contiguous()) {
+    add_into(grad, sum);
+    sum = std::move(grad);
   } else {
     Tensor fresh = sum.clone();
     add_into(fresh, grad);

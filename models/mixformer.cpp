@@ -52,7 +52,7 @@ QueryMixer::QueryMixer(const MixFormerOptions& o, Rng& rng)
       ffn(o.heads, o.width, o.ffn_hidden, rng, {o.down_scale}) {}
 
 Tensor QueryMixer::forward(const Tensor& x) const {
-  const Tensor p = mixing.forward(norm.forward(x)) + x;
+  const Tensor p = mixing.forward(norm.forward(x), x);
   return residual_ffn(p, ffn_norm.gain, ffn.gate_up, ffn.down, {.eps = ffn_norm.eps});
 }
 

@@ -226,7 +226,7 @@ Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
           y, [&](const Tensor& part) { return (block.user.*ffn).forward(part); },
           [&](const Tensor& part) { return (block.item.*ffn).forward(part); });
     };
-    const Tensor p = head_mixing(block.norm.forward(x), user_heads()) + x;
+    const Tensor p = head_mixing(block.norm.forward(x), user_heads(), x);
     Tensor z = ffns(block.mixer_norm.forward(p), &UiSide::mixer) + p;
     if (s.defined()) {
       const std::vector<Tensor> h = split(block.sequence.forward(s), 1, {user_columns, item_columns});

@@ -7,7 +7,9 @@
 
 namespace mixrec {
 
-Tensor HeadMixing::forward(const Tensor& x) const { return head_mixing(x, user_heads); }
+Tensor HeadMixing::forward(const Tensor& x, const Tensor& residual) const {
+  return head_mixing(x, user_heads, residual);
+}
 
 SequenceFFN::SequenceFFN(int64_t width, int64_t hidden, Rng& rng, double norm_eps, const FfnOptions& options,
                          bool recompute)

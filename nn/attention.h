@@ -9,13 +9,13 @@ namespace mixrec {
 
 // MixFormer eq 3 and, with user heads, eqs 10-11: [B, N, D] -> [B, N, D] without parameters.  Needs N | D.
 //
-//   out[c, r·D/N + u] = x[r, c·D/N + u];  user heads (c < user_heads) read 0 where item heads (r >=
+//   out[c, r·D/N + u] = x[r, c·D/N + u] (+ residual);  user heads (c < user_heads) read 0 where item heads (r >=
 //   user_heads) would be
 struct HeadMixing : Module {
   int64_t user_heads;  // N_U, 0: every head reads every chunk
 
   explicit HeadMixing(int64_t user_heads = 0) : user_heads(user_heads) {}
-  Tensor forward(const Tensor& x) const;
+  Tensor forward(const Tensor& x, const Tensor& residual = {}) const;
   void visit(Visitor&) {}
 };
 

@@ -1,7 +1,7 @@
 // HeadMixing of MixFormer: every output head takes one chunk of every input head (papers: MixFormer eq 3, and
 // eqs 10-11 for the mask).
 //
-//   out[c, r·w + k] = in[r, c·w + k],   w = D / N,  0 <= k < w
+//   out[c, r·w + k] = in[r, c·w + k] (+ residual[c, r·w + k]),   w = D / N,  0 <= k < w
 //
 // i.e. N×D is cut into N×N chunks of w, which are transposed.  It has no parameters and undoes itself.  With
 // user_heads = U > 0, out[c, r·w + k] is zero where c < U <= r: user heads never read item heads, so that
@@ -15,17 +15,19 @@
 
 namespace mixrec {
 
-Tensor head_mixing(const Tensor& x, int64_t user_heads = 0);  // [B, N, D] -> [B, N, D]
+// x and the residual, or none: [B, N, D] -> [B, N, D]
+Tensor head_mixing(const Tensor& x, int64_t user_heads = 0, const Tensor& residual = {});
 
 namespace kernel {
 
-// batch = B, rows = N, cols = D.  `transposed`: the mask of the backward, zero where r < U <= c.
+// batch = B, rows = N, cols = D; a residual without data is none.  `transposed`: the mask of the backward, zero
+// where r < U <= c.
 template <class T>
-void head_mixing(Cpu, Mat<const T> x, int64_t user_heads, bool transposed, Mat<T> y);
+void head_mixing(Cpu, Mat<const T> x, int64_t user_heads, bool transposed, Mat<const T> residual, Mat<T> y);
 
 // The same on a device.
 template <class T>
-void head_mixing(Cuda, Mat<const T> x, int64_t user_heads, bool transposed, Mat<T> y);
+void head_mixing(Cuda, Mat<const T> x, int64_t user_heads, bool transposed, Mat<const T> residual, Mat<T> y);
 
 }  // namespace kernel
 }  // namespace mixrec

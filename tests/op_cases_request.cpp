@@ -75,6 +75,12 @@ void add_head_mixing_cases(std::vector<OpCase>& cases) {
       cases.push_back({"head_mixing", shape.to_string() + " user heads " + std::to_string(user_heads),
                        [shape](Rng& rng) -> Inputs { return {normal(rng, shape)}; },
                        [user_heads](const Inputs& in) { return head_mixing(in[0], user_heads); }});
+      cases.push_back({"head_mixing",
+                       "residual, " + shape.to_string() + " user heads " + std::to_string(user_heads),
+                       [shape](Rng& rng) -> Inputs {
+                         return {normal(rng, shape), normal(rng, shape)};
+                       },
+                       [user_heads](const Inputs& in) { return head_mixing(in[0], user_heads, in[1]); }});
     }
   }
 }
