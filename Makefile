@@ -149,8 +149,9 @@ gpu-test: need-card
 	$(MAKE) CUDA=1 test-build
 	tests/gpu_test.sh $(tests)
 gpu-bench: need-card
-	$(MAKE) CUDA=1 $(BUILD)/bench/gpu_bench
+	$(MAKE) CUDA=1 $(BUILD)/bench/gpu_bench $(BUILD)/bench/gpu_serve_bench
 	$(BUILD)/bench/gpu_bench
+	$(BUILD)/bench/gpu_serve_bench
 
 # Address and undefined-behaviour sanitizers over the whole suite.  OpenMP and leaks of its pool are not ours to check.
 .PHONY: asan
@@ -174,7 +175,7 @@ $(demo_log)/schema.json: $(binary)
 
 .PHONY: bench examples
 bench: $(benches)
-	@for bench in $(filter-out %/gpu_bench,$(benches)); do $$bench || exit 1; done
+	@for bench in $(filter-out %/gpu_bench %/gpu_serve_bench,$(benches)); do $$bench || exit 1; done
 examples: $(examples)
 
 .PHONY: lint lint-headers lint-isa

@@ -16,6 +16,7 @@ __m256i first(long count) {
 }
 Vector load_part(const float* from, long count) { return _mm256_maskload_ps(from, first(count)); }
 void store_part(float* to, Vector value, long count) { _mm256_maskstore_ps(to, first(count), value); }
+Vector multiply_add(Vector a, Vector b, Vector sum) { return _mm256_fmadd_ps(a, b, sum); }
 
 #include "mixrec/ops/gemm_tile.inc"
 

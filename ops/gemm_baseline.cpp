@@ -16,6 +16,7 @@ Vector load_part(const float* from, long count) {
 void store_part(float* to, Vector value, long count) {
   for (long j = 0; j < count; ++j) to[j] = value[j];
 }
+Vector multiply_add(Vector a, Vector b, Vector sum) { return sum + a * b; }
 
 #include "mixrec/ops/gemm_tile.inc"
 

@@ -307,7 +307,7 @@ void bench_long(const Sizes& s, const std::string& recompute, DType compute) {
     const double seconds = train_seconds(step, batches) / kSteps;
     const NoGrad off;
     const double loss = bce_with_logits(step.model.forward(step.batch, step.pass), step.batch.labels).item();
-    std::printf("{\"name\":\"%s\",\"step_ms\":%.2f,\"peak_GiB\":%.2f,\"events_s\":%.0f,\"loss\":%.4f}\n",
+    std::printf("{\"name\":\"%s\",\"step_ms\":%.2f,\"peak_GiB\":%.2f,\"events_s\":%.0f,\"loss\":%.3g}\n",
                 name.c_str(), 1e3 * seconds, static_cast<double>(cuda::memory().peak) / kGiB,
                 static_cast<double>(kBatch * kLength) / seconds, loss);
   } catch (const Error& error) {
