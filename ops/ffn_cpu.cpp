@@ -25,17 +25,19 @@ namespace mixrec::kernel {
 namespace {
 
 // Rows of a block: a multiple of every micro-kernel's height.
-constexpr int64_t kRows = 168;
-// The backward is cut in about this many parts, which may run side by side.
-constexpr int64_t kParts = 16;
+constexpr int64_t kRows = 252;
+// The backward is cut in up to this many parts of at least so many rows, which may run side by side.
+constexpr int64_t kParts = 16, kPartRows = 336;
 // Scratch rows are this many floats longer than they need be, so that they do not fall on top of each other in
 // the first-level cache.
 constexpr int64_t kRowGap = 16;
 
-// Memory handed out in pieces aligned to cache lines.
+// Memory handed out in pieces aligned to cache lines.  A whole large page, so that what is near here is near in
+// the second-level cache too, where small pages of any address may meet.
 class Workspace {
  public:
-  explicit Workspace(int64_t floats) : storage_(static_cast<size_t>(floats) * sizeof(float), kCpu) {}
+  explicit Workspace(int64_t floats)
+      : storage_(std::max(kPage, static_cast<size_t>(floats) * sizeof(float)), kCpu) {}
   static int64_t size(int64_t floats) { return round_up(floats, 16); }
   float* take(int64_t floats) {
     float* piece = reinterpret_cast<float*>(storage_.data()) + used_;
@@ -44,6 +46,8 @@ class Workspace {
   }
 
  private:
+  static constexpr size_t kPage = size_t{2} << 20;
+
   Storage storage_;
   int64_t used_ = 0;
 };
@@ -295,7 +299,7 @@ template <class T>
 void ffn_backward(Cpu, Mat<const T> x, Mat<const T> gate_up, Mat<const T> down, Mat<const T> hidden,
                   Mat<const T> dy, Mat<T> dx, Mat<T> dgate_up, Mat<T> ddown) {
   const Networks nets(gate_up, down, true);
-  const int64_t parts = std::clamp<int64_t>(std::min(kParts / x.batch, x.rows / (2 * kRows)), 1, kParts);
+  const int64_t parts = std::clamp<int64_t>(std::min(kParts / x.batch, x.rows / kPartRows), 1, kParts);
   PartialSums first(dgate_up, parts), second(ddown, parts);
   parallel_for(x.batch * parts, x.rows / parts * 2 * nets.work(), [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
