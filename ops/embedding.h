@@ -11,7 +11,8 @@
 // The rows have the table's dtype or, from an f32 table, bf16: read, summed and converted in one pass.
 //
 // Throws on an id outside [0, V), naming it, its position and V (on a device such an id gives zeros, and
-// cuda::check_device_errors() throws); on ids that are not i64; and on offsets that check_offsets() refuses.  The kernels are gather_rows (ops/layout.h) and sum_segments (ops/request.h).
+// cuda::check_device_errors() throws); on ids that are not i64; and on offsets that check_offsets() refuses.
+// The kernels are gather_rows (ops/layout.h) and sum_segments (ops/request.h).
 #pragma once
 
 #include "mixrec/core/tensor.h"

@@ -1,13 +1,13 @@
 // Between requests and their candidates, or rows and their segments: R segments of C rows, segment r being
 // rows offsets[r] .. offsets[r + 1].
 //
-//   expand_by_request  y[c] = x[r] for every c of segment r        dx[r] = sum over c of dy[c]      saves
-//   offsets segment_sum        y[r] = sum over c of x[c]                   dx[c] = dy[r] saves offsets
-//   segment_mean       y[r] = the same over the segment's length   dx[c] = dy[r] / length           saves
-//   offsets
+//   expand_by_request  y[c] = x[r] for every c of segment r        dx[r] = sum over c of dy[c]
+//   segment_sum        y[r] = sum over c of x[c]                   dx[c] = dy[r]
+//   segment_mean       y[r] = the same over the segment's length   dx[c] = dy[r] / length
 //
-// An empty segment has no rows, a sum of zero and a mean of zero.  Sums run in the order of the rows and are
-// kept in f32 (f64 for f64); on a device eight at a time.  Throws unless offsets are i64 [R + 1], start at 0, never fall and end at C.
+// All save offsets.  An empty segment has no rows, a sum of zero and a mean of zero.  Sums run in the order of
+// the rows and are kept in f32 (f64 for f64); on a device eight at a time.  Throws unless offsets are i64
+// [R + 1], start at 0, never fall and end at C.
 #pragma once
 
 #include "mixrec/core/tensor.h"
