@@ -18,6 +18,7 @@
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/bench/random_batch.h"
 
 #include <algorithm>
 #include <chrono>
@@ -32,6 +33,7 @@
 #include <vector>
 
 using namespace mixrec;
+using namespace mixrec::bench;
 
 namespace {
 
@@ -104,47 +106,8 @@ constexpr Sizes kSizes[] = {
     {"medium", 16, 768, 64, 4, 2048, 2048, 512, 512},
 };
 
-FeatureSet spec(int64_t length) {
-  FeatureSet set;
-  for (int64_t i = 0; i < kFields; ++i) {
-    set.features.push_back({.name = "field" + std::to_string(i),
-                            .scope = FeatureScope::candidate,
-                            .table = "fields",
-                            .rows = kRows,
-                            .width = 32});
-  }
-  const FeatureSpec item{
-      .name = "item", .group = FeatureGroup::event, .scope = FeatureScope::event, .rows = kRows, .width = 64};
-  set.histories.push_back({"clicks", length, {item}});
-  set.tasks = {{.name = "click"}, {.name = "like"}};
-  return set;
-}
-
-Tensor random_ids(int64_t count, Rng& rng, int64_t rows = kRows) {
-  Tensor ids = empty({count}, i64);
-  for (int64_t i = 0; i < count; ++i)
-    ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(static_cast<uint64_t>(rows)));
-  return ids;
-}
-
-Tensor offsets_of(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> offsets{0};
-  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return Tensor::from(offsets);
-}
-
 RequestBatch random_batch(const std::vector<int64_t>& lengths, Rng& rng) {
-  const auto rows = static_cast<int64_t>(lengths.size());
-  RequestBatch batch;
-  batch.requests = batch.candidates = rows;
-  batch.offsets = offsets_of(std::vector<int64_t>(lengths.size(), 1));
-  for (int64_t i = 0; i < kFields; ++i) batch.features.push_back({.ids = random_ids(rows, rng)});
-  const Tensor offsets = offsets_of(lengths);
-  const int64_t events = offsets.data<int64_t>()[rows];
-  batch.histories.push_back({offsets, {{.ids = random_ids(events, rng)}}});
-  batch.labels = zeros({rows, 2});
-  for (int64_t i = 0; i < 2 * rows; ++i) batch.labels.data<float>()[i] = rng.uniform() < .3 ? 1.f : 0.f;
-  return batch;
+  return bench::random_batch(feature_set(0, kFields, kRows, 0), lengths, 1, rng);
 }
 
 struct Step {
@@ -184,7 +147,7 @@ Step make_step(const Sizes& s, const std::string& recompute, const std::vector<i
                            .ffn_hidden = s.ffn_hidden};
   options.sequence_hidden = s.sequence_hidden, options.head_hidden = 256, options.pooled_history = false;
   options.recompute = recompute;
-  MixFormer model(spec(s.length), options, rng);
+  MixFormer model(feature_set(0, kFields, kRows, s.length), options, rng);
   to_device(model, kCard);
   return Step(std::move(model), random_batch(lengths, rng).to(kCard), compute);
 }
@@ -375,7 +338,7 @@ void bench_embedding_bag(bool skewed) {
   Rng rng(1);
   Tensor table = random({kTable, kWidth}, f32, rng);
   table.requires_grad();
-  Tensor ids = random_ids(kBags * kIds, rng, kTable);
+  Tensor ids = random_ids(kBags * kIds, kTable, rng);
   if (skewed) {
     for (int64_t i = 0; i < ids.numel(); ++i) {
       const double u = rng.uniform();

@@ -15,6 +15,7 @@
 #include "mixrec/models/ui_mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/bench/random_batch.h"
 #include "mixrec/train/recorded_pass.h"
 
 #include <algorithm>
@@ -26,53 +27,16 @@
 #include <vector>
 
 using namespace mixrec;
+using namespace mixrec::bench;
 
 namespace {
 
 constexpr Device kCard{Device::Type::cuda, 0};
 constexpr int64_t kFields = 16, kRows = 100'000;
 
-FeatureSet spec(int64_t length) {
-  FeatureSet set;
-  for (int64_t i = 0; i < 2 * kFields; ++i) {
-    const bool user = i < kFields;
-    set.features.push_back({.name = "field" + std::to_string(i),
-                            .group = user ? FeatureGroup::user : FeatureGroup::item,
-                            .scope = user ? FeatureScope::request : FeatureScope::candidate,
-                            .table = "fields",
-                            .rows = kRows,
-                            .width = 32});
-  }
-  const FeatureSpec item{
-      .name = "item", .group = FeatureGroup::event, .scope = FeatureScope::event, .rows = kRows, .width = 64};
-  set.histories.push_back({"clicks", length, {item}});
-  set.tasks = {{.name = "click"}, {.name = "like"}};
-  return set;
-}
-
-Tensor random_ids(int64_t count, Rng& rng) {
-  Tensor ids = empty({count}, i64);
-  for (int64_t i = 0; i < count; ++i) ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(kRows));
-  return ids;
-}
-
-Tensor steps_of(int64_t count, int64_t step) {
-  std::vector<int64_t> offsets;
-  for (int64_t i = 0; i <= count; ++i) offsets.push_back(i * step);
-  return Tensor::from(offsets);
-}
-
 RequestBatch random_batch(int64_t requests, int64_t candidates_each, int64_t length, Rng& rng) {
-  RequestBatch batch;
-  batch.requests = requests, batch.candidates = requests * candidates_each;
-  batch.offsets = steps_of(requests, candidates_each);
-  for (int64_t i = 0; i < 2 * kFields; ++i)
-    batch.features.push_back({.ids = random_ids(i < kFields ? requests : batch.candidates, rng)});
-  batch.histories.push_back({steps_of(requests, length), {{.ids = random_ids(requests * length, rng)}}});
-  batch.labels = zeros({batch.candidates, 2});
-  for (int64_t i = 0; i < batch.labels.numel(); ++i)
-    batch.labels.data<float>()[i] = rng.uniform() < .3 ? 1.f : 0.f;
-  return batch;
+  const std::vector<int64_t> lengths(static_cast<size_t>(requests), length);
+  return bench::random_batch(feature_set(kFields, kFields, kRows, length), lengths, candidates_each, rng);
 }
 
 UiMixFormer make_model(const std::string& preset, int64_t length, bool decoupled,
@@ -82,7 +46,7 @@ UiMixFormer make_model(const std::string& preset, int64_t length, bool decoupled
   options.item_heads = 8, options.pooled_history = false, options.decoupled = decoupled;
   options.recompute = recompute, options.down_scale = 1;
   Rng rng(1);
-  UiMixFormer model(spec(length), options, rng);
+  UiMixFormer model(feature_set(kFields, kFields, kRows, length), options, rng);
   to_device(model, kCard);
   return model;
 }

@@ -13,6 +13,7 @@
 #include "mixrec/models/ui_mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/bench/random_batch.h"
 #include "mixrec/train/device_choice.h"
 
 #include <algorithm>
@@ -25,52 +26,15 @@
 #include <vector>
 
 using namespace mixrec;
+using namespace mixrec::bench;
 
 namespace {
 
 constexpr int64_t kFields = 16, kLength = 64, kRows = 100'000, kCandidates = 500;
 
-FeatureSet spec() {
-  FeatureSet set;
-  for (int64_t i = 0; i < 2 * kFields; ++i) {
-    const bool user = i < kFields;
-    set.features.push_back({.name = "field" + std::to_string(i),
-                            .group = user ? FeatureGroup::user : FeatureGroup::item,
-                            .scope = user ? FeatureScope::request : FeatureScope::candidate,
-                            .table = "fields",
-                            .rows = kRows,
-                            .width = 32});
-  }
-  const FeatureSpec item{
-      .name = "item", .group = FeatureGroup::event, .scope = FeatureScope::event, .rows = kRows, .width = 64};
-  set.histories.push_back({"clicks", kLength, {item}});
-  set.tasks = {{.name = "click"}, {.name = "like"}};
-  return set;
-}
-
-Tensor random_ids(int64_t count, Rng& rng) {
-  Tensor ids = empty({count}, i64);
-  for (int64_t i = 0; i < count; ++i) ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(kRows));
-  return ids;
-}
-
-Tensor steps_of(int64_t count, int64_t step) {
-  std::vector<int64_t> offsets;
-  for (int64_t i = 0; i <= count; ++i) offsets.push_back(i * step);
-  return Tensor::from(offsets);
-}
-
 RequestBatch random_batch(int64_t requests, int64_t candidates_each, Rng& rng) {
-  RequestBatch batch;
-  batch.requests = requests, batch.candidates = requests * candidates_each;
-  batch.offsets = steps_of(requests, candidates_each);
-  for (int64_t i = 0; i < 2 * kFields; ++i)
-    batch.features.push_back({.ids = random_ids(i < kFields ? requests : batch.candidates, rng)});
-  batch.histories.push_back({steps_of(requests, kLength), {{.ids = random_ids(requests * kLength, rng)}}});
-  batch.labels = zeros({batch.candidates, 2});
-  for (int64_t i = 0; i < batch.labels.numel(); ++i)
-    batch.labels.data<float>()[i] = rng.uniform() < .3 ? 1.f : 0.f;
-  return batch;
+  const std::vector<int64_t> lengths(static_cast<size_t>(requests), kLength);
+  return bench::random_batch(feature_set(kFields, kFields, kRows, kLength), lengths, candidates_each, rng);
 }
 
 UiMixFormer tiny(Device device) {
@@ -79,7 +43,7 @@ UiMixFormer tiny(Device device) {
   options.ffn_hidden = 172;
   options.sequence_hidden = 512, options.head_hidden = 256, options.pooled_history = false;
   Rng rng(1);
-  UiMixFormer model(spec(), options, rng);
+  UiMixFormer model(feature_set(kFields, kFields, kRows, kLength), options, rng);
   to_device(parameters(model), device);
   return model;
 }

@@ -11,6 +11,7 @@
 #include "mixrec/models/mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
+#include "mixrec/tests/bench/random_batch.h"
 
 #include <algorithm>
 #include <chrono>
@@ -19,49 +20,11 @@
 #include <vector>
 
 using namespace mixrec;
+using namespace mixrec::bench;
 
 namespace {
 
 constexpr int64_t kBatch = 512, kFields = 32, kLength = 64, kRows = 1'000'000;
-
-FeatureSet spec() {
-  FeatureSet set;
-  for (int64_t i = 0; i < kFields; ++i) {
-    set.features.push_back({.name = "field" + std::to_string(i),
-                            .scope = FeatureScope::candidate,
-                            .table = "fields",
-                            .rows = kRows,
-                            .width = 32});
-  }
-  const FeatureSpec item{
-      .name = "item", .group = FeatureGroup::event, .scope = FeatureScope::event, .rows = kRows, .width = 64};
-  set.histories.push_back({"clicks", kLength, {item}});
-  set.tasks = {{.name = "click"}, {.name = "like"}};
-  return set;
-}
-
-Tensor random_ids(int64_t count, Rng& rng) {
-  Tensor ids = empty({count}, i64);
-  for (int64_t i = 0; i < count; ++i) ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(kRows));
-  return ids;
-}
-
-Tensor steps_of(int64_t count, int64_t step) {
-  std::vector<int64_t> offsets;
-  for (int64_t i = 0; i <= count; ++i) offsets.push_back(i * step);
-  return Tensor::from(offsets);
-}
-
-RequestBatch random_batch(Rng& rng) {
-  RequestBatch batch;
-  batch.requests = batch.candidates = kBatch;
-  batch.offsets = steps_of(kBatch, 1);
-  for (int64_t i = 0; i < kFields; ++i) batch.features.push_back({.ids = random_ids(kBatch, rng)});
-  batch.histories.push_back({steps_of(kBatch, kLength), {{.ids = random_ids(kBatch * kLength, rng)}}});
-  batch.labels = zeros({kBatch, 2});
-  for (int64_t i = 0; i < 2 * kBatch; ++i) batch.labels.data<float>()[i] = rng.uniform() < .3 ? 1.f : 0.f;
-  return batch;
-}
 
 double median_ms(int runs, const auto& f) {
   std::vector<double> times;
@@ -75,15 +38,16 @@ double median_ms(int runs, const auto& f) {
   return times[static_cast<size_t>(runs) / 2];
 }
 
-void bench(int threads) {
+void bench_step(int threads) {
   set_num_threads(threads);
   Rng rng(1);
   MixFormerOptions options{.heads = 8, .width = 64, .layers = 2, .event_width = 32, .ffn_hidden = 172};
   options.sequence_hidden = 512, options.head_hidden = 256, options.pooled_history = false;
-  MixFormer model(spec(), options, rng);
+  const FeatureSet set = feature_set(0, kFields, kRows, kLength);
+  MixFormer model(set, options, rng);
   Optimizer optimizer(parameters(model), {.dense = {.name = "adamw", .lr = 1e-3, .weight_decay = .01},
                                           .tables = {.name = "adagrad", .lr = 1e-2, .eps = 1e-10}});
-  const RequestBatch batch = random_batch(rng);
+  const RequestBatch batch = random_batch(set, std::vector<int64_t>(kBatch, kLength), 1, rng);
   Pass pass{.training = true};
   const size_t tables = host_memory().in_use;
   reset_host_memory_peak();
@@ -111,8 +75,8 @@ void bench(int threads) {
 
 int main(int argc, char** argv) {
   if (argc == 1) {
-    bench(1);
-    bench(2);
+    bench_step(1);
+    bench_step(2);
   }
-  for (int i = 1; i < argc; ++i) bench(std::atoi(argv[i]));
+  for (int i = 1; i < argc; ++i) bench_step(std::atoi(argv[i]));
 }
