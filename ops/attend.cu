@@ -13,7 +13,8 @@
 // Floor: E·N·Ds elements read; what is written and read again between chunks is a 64th of that in bf16.
 // 4·N·Ds operations an event and candidate, about 70 instructions for 16 bytes: half of what the
 // processors of an H100 can issue while these come from memory.  A block of 256 threads has 16 KiB under way.
-// A product over tensor cores would not pay: with one candidate a request it is a vector by a matrix.
+// A product over tensor cores would not pay with one candidate a request: it is a vector by a matrix.  With
+// more candidates than requests bfloat16 goes through attend_mma.cu.
 #include "mixrec/ops/attend_rows.cuh"
 
 namespace mixrec::kernel {
@@ -260,6 +261,9 @@ template <class T>
 void attend(Cuda device, Mat<const T> u, Mat<const T> h, RequestOffsets offsets, Mat<T> y, Mat<acc_t<T>> m,
             acc_t<T>* lse) {
   if (u.count() == 0 || u.cols == 0) return;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    if (attend_by_tensor_cores(device, u, h, offsets, y, m, lse)) return;
+  }
   const bool vectorised = cuda::vectorisable(u) && cuda::vectorisable(y) &&
                           (!m.data || cuda::vectorisable(m)) &&
                           cuda::vectorisable(h.data, u.cols, h.row_stride);

@@ -14,7 +14,8 @@
 // candidate_offsets: i64 [R + 1] into the C candidates (0, 1, 2, … for one candidate a request).  Saves u, h,
 // the log-sum-exp of each (c, n), and m as summed (f32 for bf16: rounding it would spoil the difference
 // above); the weights are recomputed.  Work and memory are proportional to the events that exist: 4·N·Ds·Σ_r
-// T_r C_r operations.  A candidate's result has the same bits whatever other candidates share its request.
+// T_r C_r operations.  A candidate's result has the same bits whatever other candidates share its request
+// (in bf16 on a device: among calls with more candidates than requests, and among the others).
 //
 // Throws when shapes or dtypes disagree, or when offsets are not as check_offsets() (core/jagged.h) demands.
 // On a device a head may be at most 1024 wide in bf16, 512 in f32 and 256 in f64.

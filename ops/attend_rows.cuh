@@ -305,3 +305,12 @@ __device__ inline void for_rows_together(const Thread<T, kPieces>& me, const Row
 }
 
 }  // namespace mixrec::kernel::attention
+
+namespace mixrec::kernel {
+
+// The forward where some request has several candidates, in bfloat16 with heads and rows of whole 16 bytes
+// (attend_mma.cu).  Else it does nothing, and says so.
+bool attend_by_tensor_cores(Cuda device, Mat<const bfloat16> u, Mat<const bfloat16> h, RequestOffsets offsets,
+                            Mat<bfloat16> y, Mat<float> m, float* lse);
+
+}  // namespace mixrec::kernel

@@ -3,6 +3,8 @@
 #include "mixrec/ops/reference.h"
 #include "mixrec/tests/op_cases.h"
 
+#include <cmath>
+
 namespace mixrec::test {
 namespace {
 
@@ -34,9 +36,31 @@ const std::vector<Layout>& layouts() {
   return all;
 }
 
+// For the tensor cores of a card: heads of whole 16 elements, more candidates than requests.
+const std::vector<Layout>& wide_layouts() {
+  static const std::vector<Layout> all = {
+      {"heads of 16, up to a tile and a row of events", {0, 1, 65}, {2, 1, 17}, 3, 16},
+      {"heads of 64, a tile and two rows of candidates", {64, 20}, {2, 66}, 2, 64},
+  };
+  return all;
+}
+
 }  // namespace
 
 void add_attend_cases(std::vector<OpCase>& cases) {
+  for (const Layout& layout : wide_layouts()) {
+    const Tensor events = offsets_of(layout.events), candidates = offsets_of(layout.candidates);
+    const int64_t n = layout.heads, width = layout.width;
+    cases.push_back({"attend", layout.name,
+                     [=](Rng& rng) -> Inputs {
+                       const double most = 2 / std::sqrt(width);  // so that many events count
+                       return {uniform(rng, {candidates.to_vector<int64_t>().back(), n, width}, -most, most),
+                               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
+                     },
+                     [=](const Inputs& in) {
+                       return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
+                     }});
+  }
   for (const Layout& layout : layouts()) {
     const Tensor events = offsets_of(layout.events), candidates = offsets_of(layout.candidates);
     const int64_t n = layout.heads, width = layout.width;
