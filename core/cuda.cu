@@ -5,6 +5,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -197,6 +198,38 @@ double Event::milliseconds_since(const Event& start) const {
                              static_cast<cudaEvent_t>(handle_)),
         "reading a stop-watch");
   return milliseconds;
+}
+
+namespace {
+
+// The branch of the current stream: this thread's alone, so that memory that it hands back is only handed out again
+// after the next fork, which waits for all that the outer stream did with it.
+const Stream& branch_of_current(int index) {
+  thread_local std::map<void*, Stream> branches;
+  void* const outer = current_stream(index);
+  return branches.try_emplace(outer, index).first->second;
+}
+
+}  // namespace
+
+Branch::Branch(int index) : stream_(&branch_of_current(index)) {
+  Event here;
+  here.record();
+  const StreamScope beside(*stream_);
+  here.wait();
+}
+
+Branch::~Branch() {
+  try {
+    Event end;
+    {
+      const StreamScope beside(*stream_);
+      end.record();
+    }
+    end.wait();
+  } catch (const Error&) {
+    // A broken context: the next call says so.
+  }
 }
 
 void copy(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {

@@ -78,6 +78,27 @@ class Event {
   void* handle_ = nullptr;
 };
 
+// A second stream beside the current one, from where that one is now until the branch ends:
+//
+//   Branch branch;
+//   { StreamScope beside(branch.stream()); … }      runs at the same time as
+//   …                                               what is queued after it; an Event says when a part is done
+//
+// At its end the current stream waits for all of it.  Tensors made on the branch must not outlive the work that is
+// queued on the outer stream by then.  Works inside a recorded graph as well.
+class Branch {
+ public:
+  explicit Branch(int index = 0);
+  ~Branch();
+  Branch(const Branch&) = delete;
+  Branch& operator=(const Branch&) = delete;
+
+  const Stream& stream() const { return *stream_; }
+
+ private:
+  const Stream* stream_ = nullptr;
+};
+
 // Device memory of this process.  `in_use` counts live storages, `cached` what is kept for reuse.
 MemoryStats memory(int index = 0);
 void reset_memory_peak(int index = 0);

@@ -7,8 +7,8 @@
 //   up to 1 MiB     size classes of eighths of a power of two, kept in lists of our own (0.1 µs)
 //   above           CUDA's pool, which splits and joins, so that batches of many different lengths do not leave
 //                   a list for every size (2 µs)
-//   while a graph   an arena by size class: addresses must not be handed to anybody else afterwards
-//   is recorded
+//   while a graph   an arena by size class and stream: addresses must not be handed to anybody else
+//   is recorded     afterwards
 #include "mixrec/core/cuda_launch.cuh"
 #include "mixrec/core/cuda_memory.h"
 
@@ -43,8 +43,8 @@ class Arena {
     for (void* slab : slabs_) cudaFree(slab);
   }
 
-  std::byte* allocate(size_t size) {
-    auto& list = free_[size];
+  std::byte* allocate(size_t size, cudaStream_t stream) {
+    auto& list = free_[{stream, size}];
     if (!list.empty()) {
       std::byte* block = list.back();
       list.pop_back();
@@ -60,7 +60,7 @@ class Arena {
     slab_left_ -= size;
     return block;
   }
-  void free(std::byte* block, size_t size) { free_[size].push_back(block); }
+  void free(std::byte* block, size_t size, cudaStream_t stream) { free_[{stream, size}].push_back(block); }
   int index() const { return index_; }
 
  private:
@@ -73,7 +73,7 @@ class Arena {
 
   int index_;
   std::vector<void*> slabs_;
-  std::map<size_t, std::vector<std::byte*>> free_;
+  std::map<std::pair<cudaStream_t, size_t>, std::vector<std::byte*>> free_;
   std::byte* slab_at_ = nullptr;
   size_t slab_left_ = 0;
 };
@@ -91,7 +91,7 @@ class DeviceAllocator {
     Block block{size, stream, current_arena};
     std::byte* address = nullptr;
     if (current_arena) {
-      address = current_arena->allocate(size);
+      address = current_arena->allocate(size, stream);
     } else if (size <= kLargestClass) {
       address = small(size, stream);
     } else {
@@ -111,7 +111,7 @@ class DeviceAllocator {
     live_.erase(found);
     stats_.in_use -= block.size;
     if (block.arena) {
-      block.arena->free(address, block.size);
+      block.arena->free(address, block.size, block.stream);
     } else if (block.size <= kLargestClass) {
       streams_[block.stream].free[block.size].push_back(address);
       stats_.cached += block.size;

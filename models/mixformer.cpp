@@ -85,8 +85,17 @@ Tensor MixFormerBlock::forward(const Tensor& x, const Tensor& s, const Tensor& h
 TaskHead::TaskHead(const MixFormerOptions& o, Rng& rng)
     : norm(o.width, o.norm_eps), mlp(head_sizes(o), rng) {}
 
-Tensor TaskHead::forward(const Tensor& x) const {
-  return mlp.forward(norm.forward(x).reshape({x.dim(0), x.dim(1) * x.dim(2)}));
+namespace {
+
+// [C, N, D] -> [C, N·D]
+Tensor flattened(const Tensor& x) { return x.reshape({x.dim(0), x.dim(1) * x.dim(2)}); }
+
+}  // namespace
+
+Tensor TaskHead::forward(const Tensor& x) const { return mlp.forward(flattened(norm.forward(x))); }
+
+Tensor TaskHead::forward_by_request(const Tensor& users, const Tensor& items, const Tensor& offsets) const {
+  return mlp.forward_by_request(flattened(norm.forward(users)), flattened(norm.forward(items)), offsets);
 }
 
 MixFormer::MixFormer(const FeatureSet& spec, const MixFormerOptions& options, Rng& rng)

@@ -96,6 +96,8 @@ struct TaskHead : Module {
 
   TaskHead(const MixFormerOptions& options, Rng& rng);
   Tensor forward(const Tensor& x) const;
+  // Of heads the first of which are a request's: users [R, N_U, D], items [C, N_G, D] -> [C, 1].
+  Tensor forward_by_request(const Tensor& users, const Tensor& items, const Tensor& offsets) const;
   void visit(Visitor& v) { v.module("norm", norm), v.module("mlp", mlp); }
 };
 

@@ -1,5 +1,7 @@
 #include "mixrec/models/ui_mixformer.h"
 
+#include "mixrec/autograd/record.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/cast.h"
@@ -9,9 +11,11 @@
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/request.h"
 #include "mixrec/ops/residual_ffn.h"
+#include "mixrec/ops/side_mixing.h"
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 
 namespace mixrec {
 namespace {
@@ -44,12 +48,6 @@ Tensor projected(const Tensor& features, const PerHeadLinear& input) {
   const int64_t heads = input.weight.dim(0), slice = input.weight.dim(1);
   return input.forward(
       pad_last(features, heads * slice - features.dim(1)).reshape({features.dim(0), heads, slice}));
-}
-
-// What each of the N heads of all sides reads of these n heads: x [B, n, D] -> [B, N, n·w], w = D / N.
-Tensor chunks(const Tensor& x, int64_t all_heads) {
-  const int64_t rows = x.dim(0), heads = x.dim(1), width = x.dim(2) / all_heads;
-  return x.reshape({rows, heads, all_heads, width}).transpose(1, 2).reshape({rows, all_heads, heads * width});
 }
 
 // The FFN of one side behind a norm that both share, and the residual: eqs 4 and 9.
@@ -114,46 +112,80 @@ std::vector<Tensor> UiMixFormer::raw_events(const RequestBatch& batch, Pass& pas
   return events;
 }
 
-Tensor UiMixFormer::user_input(const RequestBatch& batch, const std::vector<Tensor>& events,
-                               Pass& pass) const {
+UiMixFormer::UserInput UiMixFormer::user_input(const RequestBatch& batch, Pass& pass) const {
+  const std::vector<Tensor> events = raw_events(batch, pass);
   std::vector<Tensor> parts{embedding_.requests(batch, pass.compute)};
   for (size_t h = 0; options_.pooled_history && h < events.size(); ++h)
     parts.push_back(segment_mean(events[h], batch.histories[h].offsets));
-  return projected(dropout_.forward(concat(parts, 1), pass), user_input_);
+  UserInput input;
+  input.heads = projected(dropout_.forward(concat(parts, 1), pass), user_input_);
+  if (events.empty()) return input;
+  input.events = event_projections_[0].forward(events[0]);
+  input.history_offsets = batch.histories[0].offsets;
+  return input;
 }
 
 Tensor UiMixFormer::item_input(const RequestBatch& batch, Pass& pass) const {
   return projected(dropout_.forward(embedding_.candidates(batch, pass.compute), pass), item_input_);
 }
 
-UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& pass) const {
-  const int64_t heads = options_.heads, item_width = item_heads_ * (options_.width / heads);
-  const std::vector<Tensor> events = raw_events(batch, pass);
+// How far the user side is, where the item side runs beside it on a card: an event a mark, in order.
+class UiMixFormer::Progress {
+ public:
+  explicit Progress(bool beside) : beside_(beside) {}
+
+  void mark() {
+    if (!beside_) return;
+    marks_.push_back(std::make_unique<cuda::Event>());
+    marks_.back()->record();
+  }
+  void wait_for(size_t mark) const {
+    if (beside_) marks_[mark]->wait();
+  }
+
+  // The marks: in each layer two, at the end one.
+  static size_t chunks_of(size_t layer) { return 2 * layer; }
+  static size_t events_of(size_t layer) { return 2 * layer + 1; }
+
+ private:
+  bool beside_;
+  std::vector<std::unique_ptr<cuda::Event>> marks_;
+};
+
+UiMixFormer::UserState UiMixFormer::user_side(const UserInput& input, Pass& pass, Progress& progress) const {
+  const int64_t heads = options_.heads, chunk = options_.width / heads;
   UserState state;
-  Tensor x = user_input(batch, events, pass);
+  Tensor x = input.heads;
   pass.tap("user.input", x);
-  const Tensor s = events.empty() ? Tensor() : event_projections_[0].forward(events[0]);
-  if (s.defined()) state.history_offsets = batch.histories[0].offsets;
-  const Tensor one_each = arange(batch.requests + 1, x.device());
+  const Tensor one_each = arange(x.dim(0) + 1, x.device());
+  if (input.events.defined()) state.history_offsets = input.history_offsets;
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const UiMixFormerBlock& block = blocks_[l];
     const std::vector<Tensor> read =
-        split(chunks(block.norm.forward(x), heads), 1, {user_heads(), item_heads_});
+        split(block.norm.forward(x), 2, {user_heads() * chunk, item_heads_ * chunk});
     state.chunks.push_back(read[1]);
-    const Tensor p = pad_last(read[0], item_width) + x;
-    Tensor z = enriched(p, block.mixer_norm, block.user.mixer);
-    if (s.defined()) {
-      const std::vector<Tensor> h =
-          split(block.sequence.forward(s), 1,
+    progress.mark();
+    std::vector<Tensor> h;
+    if (input.events.defined()) {
+      h = split(block.sequence.forward(input.events), 1,
                 {user_heads() * options_.event_width, item_heads_ * options_.event_width});
       state.events.push_back(h[1]);
-      z = attended(block.user, z, h[0], state.history_offsets, one_each);
     }
+    progress.mark();
+    const Tensor p = side_mixing(read[0], x);
+    Tensor z = enriched(p, block.mixer_norm, block.user.mixer);
+    if (!h.empty()) z = attended(block.user, z, h[0], state.history_offsets, one_each);
     x = enriched(z, block.fusion_norm, block.user.fusion);
     pass.tap("user.blocks." + std::to_string(l), x);
   }
   state.heads = x;
+  progress.mark();
   return state;
+}
+
+UiMixFormer::UserState UiMixFormer::user_side(const RequestBatch& batch, Pass& pass) const {
+  Progress progress(false);
+  return user_side(user_input(batch, pass), pass, progress);
 }
 
 UiMixFormer::UserState UiMixFormer::UserState::compact() const {
@@ -189,30 +221,62 @@ size_t UiMixFormer::UserState::bytes() const {
   return bytes;
 }
 
-Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const {
-  Tensor x = item_input(batch, pass);
+Tensor UiMixFormer::item_side(const UserState& user, const Tensor& input, const Tensor& offsets, Pass& pass,
+                              const Progress& progress) const {
+  const int64_t chunk = options_.width / options_.heads;
+  Tensor x = input;
   pass.tap("item.input", x);
-  const auto expand = [&](const Tensor& y) { return expand_by_request(y, batch.offsets, batch.candidates); };
   for (size_t l = 0; l < blocks_.size(); ++l) {
     const UiMixFormerBlock& block = blocks_[l];
-    const Tensor own = chunks(block.norm.forward(x), options_.heads).narrow(1, user_heads(), item_heads_);
-    const Tensor p = concat({expand(user.chunks[l]), own}, 2) + x;
+    const Tensor own = block.norm.forward(x).narrow(2, user_heads() * chunk, item_heads_ * chunk);
+    progress.wait_for(Progress::chunks_of(l));
+    const Tensor p = side_mixing(own, x, user.chunks[l], offsets);
     Tensor z = enriched(p, block.mixer_norm, block.item.mixer);
-    if (!user.events.empty())
-      z = attended(block.item, z, user.events[l], user.history_offsets, batch.offsets);
+    progress.wait_for(Progress::events_of(l));
+    if (!user.events.empty()) z = attended(block.item, z, user.events[l], user.history_offsets, offsets);
     x = enriched(z, block.fusion_norm, block.item.fusion);
     pass.tap("item.blocks." + std::to_string(l), x);
   }
-  return logits(concat({expand(user.heads), x}, 1));
+  progress.wait_for(Progress::chunks_of(blocks_.size()));
+  std::vector<Tensor> logits;
+  for (const TaskHead& head : heads_) logits.push_back(head.forward_by_request(user.heads, x, offsets));
+  return concat(logits, 1);
+}
+
+Tensor UiMixFormer::item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const {
+  return item_side(user, item_input(batch, pass), batch.offsets, pass, Progress(false));
+}
+
+// users() and items() make the inputs.  The user side of a request has as many launches as the item side of all its
+// candidates and hardly fills a card: it runs on a branch, a few layers ahead.
+template <class Users, class Items>
+Tensor UiMixFormer::both_sides(Device device, const Users& users, const Items& items, const Tensor& offsets,
+                               Pass& pass) const {
+  const bool beside = device.is_cuda() && !grad_enabled() && !pass.training && !pass.listener;
+  Progress progress(beside);
+  if (!beside) {
+    const UserState state = user_side(users(), pass, progress);
+    return item_side(state, items(), offsets, pass, progress);
+  }
+  UserState state;
+  const cuda::Branch branch(device.index);
+  {
+    const cuda::StreamScope here(branch.stream());
+    state = user_side(users(), pass, progress);
+  }
+  return item_side(state, items(), offsets, pass, progress);
+}
+
+Tensor UiMixFormer::forward(const UserInput& users, const Tensor& items, const Tensor& offsets, Pass& pass) const {
+  return both_sides(
+      items.device(), [&] { return users; }, [&] { return items; }, offsets, pass);
 }
 
 // All heads of every candidate at once, under the mask: the literal form of eqs 10-11.
 Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
-  const std::vector<Tensor> events = raw_events(batch, pass);
-  const Tensor users = expand_by_request(user_input(batch, events, pass), batch.offsets, batch.candidates);
-  Tensor x = concat({users, item_input(batch, pass)}, 1);
+  const auto [users, s, history_offsets] = user_input(batch, pass);
+  Tensor x = concat({expand_by_request(users, batch.offsets, batch.candidates), item_input(batch, pass)}, 1);
   pass.tap("input", x);
-  const Tensor s = events.empty() ? Tensor() : event_projections_[0].forward(events[0]);
   const int64_t user_columns = user_heads() * options_.event_width,
                 item_columns = item_heads_ * options_.event_width;
   const auto sides = [&](const Tensor& y, const auto& of_user, const auto& of_item) {
@@ -230,25 +294,23 @@ Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
     Tensor z = ffns(block.mixer_norm.forward(p), &UiSide::mixer) + p;
     if (s.defined()) {
       const std::vector<Tensor> h = split(block.sequence.forward(s), 1, {user_columns, item_columns});
-      const Tensor& offsets = batch.histories[0].offsets;
       z = sides(
-          z, [&](const Tensor& q) { return attended(block.user, q, h[0], offsets, batch.offsets); },
-          [&](const Tensor& q) { return attended(block.item, q, h[1], offsets, batch.offsets); });
+          z, [&](const Tensor& q) { return attended(block.user, q, h[0], history_offsets, batch.offsets); },
+          [&](const Tensor& q) { return attended(block.item, q, h[1], history_offsets, batch.offsets); });
     }
     x = ffns(block.fusion_norm.forward(z), &UiSide::fusion) + z;
     pass.tap("blocks." + std::to_string(l), x);
   }
-  return logits(x);
-}
-
-Tensor UiMixFormer::logits(const Tensor& x) const {
   std::vector<Tensor> logits;
   for (const TaskHead& head : heads_) logits.push_back(head.forward(x));
   return concat(logits, 1);
 }
 
 Tensor UiMixFormer::forward(const RequestBatch& batch, Pass& pass) const {
-  return options_.decoupled ? item_side(user_side(batch, pass), batch, pass) : expanded(batch, pass);
+  if (!options_.decoupled) return expanded(batch, pass);
+  return both_sides(
+      batch.offsets.device(), [&] { return user_input(batch, pass); }, [&] { return item_input(batch, pass); },
+      batch.offsets, pass);
 }
 
 double UiMixFormer::forward_flops(const RequestBatch& batch) const {
@@ -275,6 +337,8 @@ double UiMixFormer::forward_flops(const RequestBatch& batch) const {
   for (const Linear& projection : event_projections_) total += events * 2 * real(projection.weight.numel());
   for (const TaskHead& head : heads_) {
     for (const Linear& linear : head.mlp.layers) total += C * 2 * real(linear.weight.numel());
+    if (o.decoupled)  // the first layer's share of the user heads
+      total -= (C - U) * 2 * users * D * real(head.mlp.layers[0].weight.dim(1));
   }
   return total;
 }

@@ -66,10 +66,19 @@ class UiMixFormer : public Module {
 
   Tensor forward(const RequestBatch& batch, Pass& pass) const;  // logits [C, tasks]
 
+  // What the blocks of the user side read: eq 2 of its features, and its events.
+  struct UserInput {
+    Tensor heads;            // [R, N_U, D]
+    Tensor events;           // [E, N·d_s]; undefined without a history
+    Tensor history_offsets;  // i64 [R + 1]
+  };
+  UserInput user_input(const RequestBatch& batch, Pass& pass) const;
+  Tensor item_input(const RequestBatch& batch, Pass& pass) const;  // [C, N_G, D]
+
   // The user side of R requests: all that item heads need of it.  It depends on request features and histories
   // alone, and may be kept and used again for other candidates of the same requests.
   struct UserState {
-    std::vector<Tensor> chunks;  // a layer: [R, N_G, N_U·w], what item heads read of user heads
+    std::vector<Tensor> chunks;  // a layer: [R, N_U, N_G·w], what item heads read of user heads
     std::vector<Tensor> events;  // a layer: [E, N_G·d_s], h_t of the item heads; empty without a history
     Tensor heads;                // [R, N_U, D], after the last block
     Tensor history_offsets;      // i64 [R + 1]
@@ -83,6 +92,10 @@ class UiMixFormer : public Module {
   // Candidate features and offsets of `batch`, against the user side of its requests.
   Tensor item_side(const UserState& user, const RequestBatch& batch, Pass& pass) const;
 
+  // Logits of inputs that were made elsewhere; offsets i64 [R + 1] are those of the candidates.  On a card, without
+  // gradients, both sides run at the same time.
+  Tensor forward(const UserInput& users, const Tensor& items, const Tensor& offsets, Pass& pass) const;
+
   double forward_flops(const RequestBatch& batch) const;
   void visit(Visitor& v);
 
@@ -91,11 +104,15 @@ class UiMixFormer : public Module {
   int64_t item_heads() const { return item_heads_; }
 
  private:
+  class Progress;
+
   std::vector<Tensor> raw_events(const RequestBatch& batch, Pass& pass) const;
-  Tensor user_input(const RequestBatch& batch, const std::vector<Tensor>& events, Pass& pass) const;
-  Tensor item_input(const RequestBatch& batch, Pass& pass) const;
+  UserState user_side(const UserInput& input, Pass& pass, Progress& progress) const;
+  Tensor item_side(const UserState& user, const Tensor& input, const Tensor& offsets, Pass& pass,
+                   const Progress& progress) const;
+  template <class Users, class Items>
+  Tensor both_sides(Device device, const Users& users, const Items& items, const Tensor& offsets, Pass& pass) const;
   Tensor expanded(const RequestBatch& batch, Pass& pass) const;
-  Tensor logits(const Tensor& x) const;
 
   UiMixFormerOptions options_;
   std::vector<std::string> task_names_, history_names_;

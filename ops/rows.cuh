@@ -55,13 +55,17 @@ bool in_pieces(const Mat<X>& x, const Mat<Y>& y) {
   return y.cols % kPiece<std::remove_const_t<X>, Y> == 0 && cuda::vectorisable(x) && cuda::vectorisable(y);
 }
 
-// Threads of one row, a power of two of a warp, and the grid that gives every row some.
+// Threads of one row, a power of two, and the grid that gives every row some: up to a warp, and more where there are
+// few rows, so that each has little to do one after the other.
 struct Plan {
+  static constexpr int64_t kManyThreads = int64_t{1} << 17;  // that fill any card
+
   int lanes;
   int64_t grid;
 
   Plan(int64_t count, int64_t pieces) : lanes(1) {
-    while (lanes < cuda::kWarp && lanes < pieces) lanes *= 2;
+    const auto few = [&] { return lanes < kThreads && count * lanes < kManyThreads; };
+    while (lanes < pieces && (lanes < cuda::kWarp || few())) lanes *= 2;
     grid = cuda::blocks(count, kThreads / lanes);
   }
 };

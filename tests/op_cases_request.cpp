@@ -2,7 +2,9 @@
 #include "mixrec/ops/embedding_columns.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/layout.h"
+#include "mixrec/ops/linear_by_request.h"
 #include "mixrec/ops/request.h"
+#include "mixrec/ops/side_mixing.h"
 #include "mixrec/tests/op_cases.h"
 
 namespace mixrec::test {
@@ -64,6 +66,32 @@ void add_request_cases(std::vector<OpCase>& cases) {
                      [offsets](const Inputs& in) { return segment_sum(in[0], beside(in[0], offsets)); }});
     cases.push_back({"segment_mean", label, rows(total),
                      [offsets](const Inputs& in) { return segment_mean(in[0], beside(in[0], offsets)); }});
+    cases.push_back({"linear_by_request", label,
+                     [=](Rng& rng) -> Inputs {
+                       return {normal(rng, {requests, 3}), normal(rng, {total, 5}), normal(rng, {8, 7}),
+                               normal(rng, {7})};
+                     },
+                     [offsets](const Inputs& in) {
+                       return linear_by_request(in[0], in[1], beside(in[0], offsets), in[2], in[3]);
+                     }});
+    // Chunks of 8 columns, which a card takes in one piece, and of 3.
+    for (const int64_t chunk : {8, 3}) {
+      cases.push_back({"side_mixing", label + ", chunks of " + std::to_string(chunk),
+                       [=](Rng& rng) -> Inputs {
+                         return {normal(rng, {total, 2, 2 * chunk}), normal(rng, {total, 2, 5 * chunk}),
+                                 normal(rng, {requests, 3, 2 * chunk})};
+                       },
+                       [offsets](const Inputs& in) {
+                         return side_mixing(in[0], in[1], in[2], beside(in[0], offsets));
+                       }});
+      cases.push_back({"side_mixing", "one side, " + label + ", chunks of " + std::to_string(chunk),
+                       [=](Rng& rng) -> Inputs {
+                         return {normal(rng, {total, 3, 5 * chunk}), normal(rng, {total, 3, 6 * chunk})};
+                       },
+                       [chunk](const Inputs& in) {
+                         return side_mixing(in[0].narrow(2, chunk, 3 * chunk), in[1]);
+                       }});
+    }
   }
 }
 

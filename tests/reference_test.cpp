@@ -6,8 +6,15 @@
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
 #include "mixrec/ops/ffn.h"
+#include "mixrec/ops/head_mixing.h"
+#include "mixrec/ops/layout.h"
+#include "mixrec/ops/linear_by_request.h"
 #include "mixrec/ops/loss.h"
+#include "mixrec/ops/matmul.h"
 #include "mixrec/ops/norm.h"
+#include "mixrec/ops/reduce.h"
+#include "mixrec/ops/request.h"
+#include "mixrec/ops/side_mixing.h"
 #include "mixrec/ops/softmax.h"
 #include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/golden.h"
@@ -174,4 +181,37 @@ TEST_CASE("the fused ffn has the bits of its composed twin, and its gradients") 
       CHECK(some[only].grad().to_vector() == grads[0][only].to_vector());
     }
   }
+}
+
+TEST_CASE("ops by request equal those of expanded rows") {
+  const Tensor offsets = Tensor::from(std::vector<int64_t>{0, 3, 3, 4, 11});
+  const int64_t requests = 4, candidates = 11, users = 3, items = 2, width = 20, chunk = 4;
+  check_twins(
+      "linear_by_request", {{requests, 5}, {candidates, 7}, {12, 6}, {6}},
+      [&](const Tensors& in) { return linear_by_request(in[0], in[1], offsets, in[2], in[3]); },
+      [&](const Tensors& in) {
+        return linear(concat({expand_by_request(in[0], offsets), in[1]}, 1), in[2], in[3]);
+      });
+  // x: users, items; residuals of either.
+  const std::vector<Shape> shapes{{requests, users, width}, {candidates, items, width}};
+  const auto masked = [&](const Tensors& in) {
+    return head_mixing(concat({expand_by_request(in[0], offsets), in[1]}, 1), users) +
+           concat({expand_by_request(in[0], offsets), in[1]}, 1);
+  };
+  const auto columns = [](const Tensor& x, int64_t first, int64_t count) {
+    return x.narrow(2, first * chunk, count * chunk);
+  };
+  check_twins(
+      "side_mixing of items", shapes,
+      [&](const Tensors& in) {
+        return side_mixing(columns(in[1], users, items), in[1], columns(in[0], users, items), offsets);
+      },
+      [&](const Tensors& in) { return masked(in).narrow(1, users, items); });
+  check_twins(
+      "side_mixing of users", shapes,
+      [&](const Tensors& in) {
+        return expand_by_request(side_mixing(columns(in[0], 0, users), in[0]), offsets) +
+               0 * sum(in[1]);  // which the masked form does not depend on either
+      },
+      [&](const Tensors& in) { return masked(in).narrow(1, 0, users); });
 }

@@ -251,6 +251,29 @@ TEST_CASE("UI-MixFormer: the user side has the same bits whatever the candidates
   CHECK(model.item_side(user, batch, pass).to_vector() == model.forward(batch, pass).to_vector());
 }
 
+TEST_CASE("cuda: both sides at once have the bits of one after the other, eager and recorded") {
+  if (!has_card("UI-MixFormer's sides at once")) return;
+  Rng rng(6);
+  const RequestBatch batch = random_batch({30, 1, 0, 40}, {40, 0, 3, 90}, rng).to(kCard);
+  UiMixFormer model = random_model(true, f32);
+  to_device(model, kCard);
+  const NoGrad off;
+  for (const DType compute : {f32, bf16}) {
+    CAPTURE(compute);
+    Pass pass;
+    pass.compute = compute;
+    const std::vector<float> want = model.item_side(model.user_side(batch, pass), batch, pass).to_vector();
+    for (int i = 0; i < 5; ++i) CHECK(model.forward(batch, pass).to_vector() == want);
+    Tensor logits;
+    cuda::Graph graph([&] { logits = model.forward(batch, pass); });
+    for (int i = 0; i < 5; ++i) {
+      logits.fill(0);
+      graph.replay();
+      CHECK(logits.to_vector() == want);
+    }
+  }
+}
+
 TEST_CASE("UI-MixFormer: heads are shared out by width, and impossible shares are refused") {
   Rng rng(1);
   UiMixFormerOptions options = golden_options();
