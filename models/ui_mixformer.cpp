@@ -267,7 +267,8 @@ Tensor UiMixFormer::both_sides(Device device, const Users& users, const Items& i
   return item_side(state, items(), offsets, pass, progress);
 }
 
-Tensor UiMixFormer::forward(const UserInput& users, const Tensor& items, const Tensor& offsets, Pass& pass) const {
+Tensor UiMixFormer::forward(const UserInput& users, const Tensor& items, const Tensor& offsets,
+                            Pass& pass) const {
   return both_sides(
       items.device(), [&] { return users; }, [&] { return items; }, offsets, pass);
 }
@@ -309,8 +310,8 @@ Tensor UiMixFormer::expanded(const RequestBatch& batch, Pass& pass) const {
 Tensor UiMixFormer::forward(const RequestBatch& batch, Pass& pass) const {
   if (!options_.decoupled) return expanded(batch, pass);
   return both_sides(
-      batch.offsets.device(), [&] { return user_input(batch, pass); }, [&] { return item_input(batch, pass); },
-      batch.offsets, pass);
+      batch.offsets.device(), [&] { return user_input(batch, pass); },
+      [&] { return item_input(batch, pass); }, batch.offsets, pass);
 }
 
 double UiMixFormer::forward_flops(const RequestBatch& batch) const {

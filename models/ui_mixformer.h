@@ -111,7 +111,8 @@ class UiMixFormer : public Module {
   Tensor item_side(const UserState& user, const Tensor& input, const Tensor& offsets, Pass& pass,
                    const Progress& progress) const;
   template <class Users, class Items>
-  Tensor both_sides(Device device, const Users& users, const Items& items, const Tensor& offsets, Pass& pass) const;
+  Tensor both_sides(Device device, const Users& users, const Items& items, const Tensor& offsets,
+                    Pass& pass) const;
   Tensor expanded(const RequestBatch& batch, Pass& pass) const;
 
   UiMixFormerOptions options_;

@@ -34,8 +34,7 @@ Tensor MLP::forward(const Tensor& x) const {
 
 Tensor MLP::forward_by_request(const Tensor& shared, const Tensor& own, const Tensor& offsets) const {
   const auto first = [&](const Tensor& x) { return layers.size() > 1 ? x : widened(x); };
-  return after_first(
-      linear_by_request(first(shared), first(own), offsets, layers[0].weight, layers[0].bias));
+  return after_first(linear_by_request(first(shared), first(own), offsets, layers[0].weight, layers[0].bias));
 }
 
 Tensor Dropout::forward(const Tensor& x, Pass& pass) const {

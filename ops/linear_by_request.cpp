@@ -21,18 +21,21 @@ Tensor linear_by_request(const Tensor& given_shared, const Tensor& given_own, co
   check_same(given_shared, given_own, "shared", "own");
   MR_CHECK(given_shared.ndim() == 2 && given_own.ndim() == 2 && w.ndim() == 2 &&
                given_shared.dim(1) + given_own.dim(1) == w.dim(0),
-           "shared ", given_shared.shape(), " and own ", given_own.shape(), " do not fit the weight ", w.shape());
+           "shared ", given_shared.shape(), " and own ", given_own.shape(), " do not fit the weight ",
+           w.shape());
   MR_CHECK(!bias.defined() || bias.shape() == Shape{w.dim(1)}, "the bias ", bias.shape(),
            " does not fit the weight ", w.shape());
   const int64_t requests = given_shared.dim(0), candidates = given_own.dim(0), width = w.dim(1);
-  MR_CHECK(given_offsets.defined() && given_offsets.dtype() == i64 &&
-               given_offsets.shape() == Shape{requests + 1},
-           "offsets must be i64 [", requests + 1, "] for as many requests as shared has");
+  MR_CHECK(
+      given_offsets.defined() && given_offsets.dtype() == i64 && given_offsets.shape() == Shape{requests + 1},
+      "offsets must be i64 [", requests + 1, "] for as many requests as shared has");
   check_offsets(given_offsets, candidates, "offsets");
   const Tensor shared = given_shared.detach().contiguous(), own = given_own.detach().contiguous(),
                offsets = given_offsets.contiguous();
   const Tensor weight = operand_for(own, w, "the weight").contiguous();
-  const auto of_shared = [columns = shared.dim(1)](const Tensor& x) { return as_operand(x.narrow(0, 0, columns)); };
+  const auto of_shared = [columns = shared.dim(1)](const Tensor& x) {
+    return as_operand(x.narrow(0, 0, columns));
+  };
   const auto of_own = [from = shared.dim(1), columns = own.dim(1)](const Tensor& x) {
     return as_operand(x.narrow(0, from, columns));
   };
@@ -43,8 +46,8 @@ Tensor linear_by_request(const Tensor& given_shared, const Tensor& given_own, co
   multiply_add({as_operand(own)}, {of_own(weight)}, as_operand(y));
   return record(y, {given_shared, given_own, w, bias}, [&] {
     return [=, shared = Saved(shared), own = Saved(own), offsets = Saved(offsets), weight = Saved(weight),
-            w_shape = w.shape(), w_dtype = w.dtype(),
-            bias_dtype = bias.defined() ? bias.dtype() : f32](const Tensor& upstream, const Needs& needs) -> Grads {
+            w_shape = w.shape(), w_dtype = w.dtype(), bias_dtype = bias.defined() ? bias.dtype() : f32](
+               const Tensor& upstream, const Needs& needs) -> Grads {
       const Tensor dy = as_operand(upstream.contiguous());
       const Tensor once = as_operand(segment_sum(upstream.contiguous(), offsets.get()));
       const auto gradient_of = [&](const Tensor& x, const Tensor& from, const Tensor& part) {

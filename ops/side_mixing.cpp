@@ -47,8 +47,7 @@ Tensor summed(const Tensor& x, const Tensor& offsets) {
   const int64_t width = x.dim(1) * x.dim(2);
   run(x, [&]<class T>(auto backend) {
     kernel::sum_segments<T, T>(backend, x.reshape({x.dim(0), width}).mat<const T>(), nullptr,
-                               offsets.data<const int64_t>(), false,
-                               y.reshape({y.dim(0), width}).mat<T>());
+                               offsets.data<const int64_t>(), false, y.reshape({y.dim(0), width}).mat<T>());
   });
   return y;
 }
@@ -67,12 +66,13 @@ Tensor side_mixing(const Tensor& own, const Tensor& residual, const Tensor& shar
                            shared.defined() ? offsets.data<const int64_t>() : nullptr, y.matrices<T>());
   });
   return record(y, {own, residual, shared}, [&] {
-    return [offsets = shared.defined() ? Saved(offsets) : Saved(), heads = own.dim(1), width = own.dim(2),
-            others = shared.defined() ? shared.dim(1) : 0](const Tensor& upstream, const Needs& needs) -> Grads {
-      const Tensor dy = upstream.contiguous();
-      return {needs[0] ? back(dy, others, heads, width) : Tensor(), upstream,
-              needs[2] ? summed(back(dy, 0, others, width), offsets.get()) : Tensor()};
-    };
+    return
+        [offsets = shared.defined() ? Saved(offsets) : Saved(), heads = own.dim(1), width = own.dim(2),
+         others = shared.defined() ? shared.dim(1) : 0](const Tensor& upstream, const Needs& needs) -> Grads {
+          const Tensor dy = upstream.contiguous();
+          return {needs[0] ? back(dy, others, heads, width) : Tensor(), upstream,
+                  needs[2] ? summed(back(dy, 0, others, width), offsets.get()) : Tensor()};
+        };
   });
 }
 
@@ -114,7 +114,7 @@ void side_mixing_backward(Cpu, Mat<const T> dy, int64_t first, Mat<T> dx) {
   });
 }
 
-#define MR_INSTANTIATE(T)                                                                              \
+#define MR_INSTANTIATE(T)                                                                           \
   template void side_mixing(Cpu, Mat<const T>, Mat<const T>, Mat<const T>, const int64_t*, Mat<T>); \
   template void side_mixing_backward(Cpu, Mat<const T>, int64_t, Mat<T>)
 MR_INSTANTIATE(float);

@@ -14,7 +14,8 @@ struct MixSide {
   int heads, others, chunk;
 
   template <class At>
-  __device__ void operator()(At at, Mat<const T> own, Mat<const T> residual, Mat<const T> shared, Mat<T> y) const {
+  __device__ void operator()(At at, Mat<const T> own, Mat<const T> residual, Mat<const T> shared,
+                             Mat<T> y) const {
     const int64_t c = at.row / heads;
     const int h = static_cast<int>(at.row % heads), col = static_cast<int>(at.col);
     const int i = col / chunk, from = h * chunk + col % chunk;
@@ -50,8 +51,8 @@ struct Unmix {
 }  // namespace
 
 template <class T>
-void side_mixing(Cuda device, Mat<const T> own, Mat<const T> residual, Mat<const T> shared, const int64_t* offsets,
-                 Mat<T> y) {
+void side_mixing(Cuda device, Mat<const T> own, Mat<const T> residual, Mat<const T> shared,
+                 const int64_t* offsets, Mat<T> y) {
   constexpr int kWidth = cuda::kVectorWidth<T>;
   const int heads = static_cast<int>(own.rows), others = shared.data ? static_cast<int>(shared.rows) : 0;
   const MixSide<T> body{offsets, heads, others, static_cast<int>(own.cols) / heads};
@@ -75,7 +76,7 @@ void side_mixing_backward(Cuda device, Mat<const T> dy, int64_t first, Mat<T> dx
   cuda::for_tiles<1>(device, dx.count(), dx.cols, body, dy, dx);
 }
 
-#define MR_INSTANTIATE(T)                                                                             \
+#define MR_INSTANTIATE(T)                                                                            \
   template void side_mixing(Cuda, Mat<const T>, Mat<const T>, Mat<const T>, const int64_t*, Mat<T>); \
   template void side_mixing_backward(Cuda, Mat<const T>, int64_t, Mat<T>)
 MR_INSTANTIATE(float);

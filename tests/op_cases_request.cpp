@@ -76,21 +76,19 @@ void add_request_cases(std::vector<OpCase>& cases) {
                      }});
     // Chunks of 8 columns, which a card takes in one piece, and of 3.
     for (const int64_t chunk : {8, 3}) {
-      cases.push_back({"side_mixing", label + ", chunks of " + std::to_string(chunk),
-                       [=](Rng& rng) -> Inputs {
-                         return {normal(rng, {total, 2, 2 * chunk}), normal(rng, {total, 2, 5 * chunk}),
-                                 normal(rng, {requests, 3, 2 * chunk})};
-                       },
-                       [offsets](const Inputs& in) {
-                         return side_mixing(in[0], in[1], in[2], beside(in[0], offsets));
-                       }});
-      cases.push_back({"side_mixing", "one side, " + label + ", chunks of " + std::to_string(chunk),
-                       [=](Rng& rng) -> Inputs {
-                         return {normal(rng, {total, 3, 5 * chunk}), normal(rng, {total, 3, 6 * chunk})};
-                       },
-                       [chunk](const Inputs& in) {
-                         return side_mixing(in[0].narrow(2, chunk, 3 * chunk), in[1]);
-                       }});
+      cases.push_back(
+          {"side_mixing", label + ", chunks of " + std::to_string(chunk),
+           [=](Rng& rng) -> Inputs {
+             return {normal(rng, {total, 2, 2 * chunk}), normal(rng, {total, 2, 5 * chunk}),
+                     normal(rng, {requests, 3, 2 * chunk})};
+           },
+           [offsets](const Inputs& in) { return side_mixing(in[0], in[1], in[2], beside(in[0], offsets)); }});
+      cases.push_back(
+          {"side_mixing", "one side, " + label + ", chunks of " + std::to_string(chunk),
+           [=](Rng& rng) -> Inputs {
+             return {normal(rng, {total, 3, 5 * chunk}), normal(rng, {total, 3, 6 * chunk})};
+           },
+           [chunk](const Inputs& in) { return side_mixing(in[0].narrow(2, chunk, 3 * chunk), in[1]); }});
     }
   }
 }

@@ -7,8 +7,8 @@
 #include "mixrec/ops/embedding.h"
 #include "mixrec/ops/embedding_columns.h"
 #include "mixrec/ops/head_mixing.h"
-#include "mixrec/ops/linear_by_request.h"
 #include "mixrec/ops/layout.h"
+#include "mixrec/ops/linear_by_request.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/reference.h"
 #include "mixrec/ops/request.h"
@@ -216,28 +216,49 @@ TEST_CASE("head mixing: impossible sizes") {
 
 TEST_CASE("side mixing: shapes and offsets are checked") {
   const Tensor own = ones({2, 3, 6}), residual = ones({2, 3, 10}), offsets = integers({0, 2});
-  check_error([&] { side_mixing(ones({2, 3, 7}), residual); },
-              "[side_mixing] needs [batch, heads n, n chunks of a column or more], got [2, 3, 7]");
+  check_error(
+      [&] {
+        side_mixing(ones({2, 3, 7}), residual);
+      },
+      "[side_mixing] needs [batch, heads n, n chunks of a column or more], got [2, 3, 7]");
   check_error([&] { side_mixing(own, ones({2, 2, 10})); }, "the residual is [2, 2, 10], own is [2, 3, 6]");
-  check_error([&] { side_mixing(own, residual, ones({1, 2, 4}), offsets); },
-              "shared is [1, 2, 4], own is [2, 3, 6]");
-  check_error([&] { side_mixing(own, residual, ones({1, 3, 6}), offsets); },
-              "chunks take 12 columns, the residual has 10");
-  check_error([&] { side_mixing(own, residual, ones({1, 2, 6}), integers({0, 1})); },
-              "offsets end at 1 but there are 2 values");
+  check_error(
+      [&] {
+        side_mixing(own, residual, ones({1, 2, 4}), offsets);
+      },
+      "shared is [1, 2, 4], own is [2, 3, 6]");
+  check_error(
+      [&] {
+        side_mixing(own, residual, ones({1, 3, 6}), offsets);
+      },
+      "chunks take 12 columns, the residual has 10");
+  check_error(
+      [&] {
+        side_mixing(own, residual, ones({1, 2, 6}), integers({0, 1}));
+      },
+      "offsets end at 1 but there are 2 values");
   check_error([&] { side_mixing(own, residual, ones({1, 2, 6})); }, "offsets must be i64 [2]");
 }
 
 TEST_CASE("linear by request: shapes and offsets are checked") {
   const Tensor shared = ones({1, 2}), own = ones({3, 4}), w = ones({6, 5}), offsets = integers({0, 3});
-  check_error([&] { linear_by_request(shared, own, offsets, ones({5, 5})); },
-              "[linear_by_request] shared [1, 2] and own [3, 4] do not fit the weight [5, 5]");
+  check_error(
+      [&] {
+        linear_by_request(shared, own, offsets, ones({5, 5}));
+      },
+      "[linear_by_request] shared [1, 2] and own [3, 4] do not fit the weight [5, 5]");
   check_error([&] { linear_by_request(shared, own, offsets, w, ones({4})); },
               "the bias [4] does not fit the weight [6, 5]");
-  check_error([&] { linear_by_request(shared, own, integers({0, 2}), w); },
-              "offsets end at 2 but there are 3 values");
-  check_error([&] { linear_by_request(shared, own, integers({0, 1, 3}), w); },
-              "offsets must be i64 [2] for as many requests as shared has");
+  check_error(
+      [&] {
+        linear_by_request(shared, own, integers({0, 2}), w);
+      },
+      "offsets end at 2 but there are 3 values");
+  check_error(
+      [&] {
+        linear_by_request(shared, own, integers({0, 1, 3}), w);
+      },
+      "offsets must be i64 [2] for as many requests as shared has");
 }
 
 TEST_CASE("attend: shapes and offsets are checked") {
