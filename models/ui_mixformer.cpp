@@ -134,6 +134,8 @@ class UiMixFormer::Progress {
  public:
   explicit Progress(bool beside) : beside_(beside) {}
 
+  bool beside() const { return beside_; }
+
   void mark() {
     if (!beside_) return;
     marks_.push_back(std::make_unique<cuda::Event>());
@@ -238,8 +240,20 @@ Tensor UiMixFormer::item_side(const UserState& user, const Tensor& input, const 
     pass.tap("item.blocks." + std::to_string(l), x);
   }
   progress.wait_for(Progress::chunks_of(blocks_.size()));
-  std::vector<Tensor> logits;
-  for (const TaskHead& head : heads_) logits.push_back(head.forward_by_request(user.heads, x, offsets));
+  std::vector<Tensor> logits(heads_.size());
+  const auto run_heads = [&](size_t first, size_t last) {
+    for (size_t t = first; t < last; ++t) logits[t] = heads_[t].forward_by_request(user.heads, x, offsets);
+  };
+  if (progress.beside() && heads_.size() > 1) {
+    const cuda::Branch branch(x.device().index);
+    {
+      const cuda::StreamScope here(branch.stream());
+      run_heads(0, heads_.size() / 2);
+    }
+    run_heads(heads_.size() / 2, heads_.size());
+  } else {
+    run_heads(0, heads_.size());
+  }
   return concat(logits, 1);
 }
 

@@ -1,8 +1,8 @@
 // Forward of attend() by tensor cores: bfloat16, more candidates than requests.
 //
 //   attend_tiles     a block: up to 64 candidates of one request, one head, one chunk of the history (kSplit) or all
-//                    chunks one after the other; a warp has 32 of the candidates, 16 where heads are wide.  Events
-//                    come 64 at a time into shared memory, the next ones while these are worked on
+//                    chunks one after the other; a warp has 16 of the candidates.  Events come 64 at a time into
+//                    shared memory, the next ones while these are worked on
 //   combine_chunks   a warp: one candidate and head; puts the softmaxes of its chunks together, in order.  Launched
 //                    with kSplit, where some history may have several
 //
@@ -15,7 +15,8 @@
 // tiles, chunks fill the card; with many, there is nothing to write between chunks.
 //
 // 4·N·Ds·Σ_r T_r C_r operations: 20 GFLOP for 500 candidates over 10,000 events with 16 heads of 64, a few tens of µs
-// on an H100, and as many for the 80 million exponentials.  Partial sums there are 20 MB, written and read.
+// on an H100, and as many for the 80 million exponentials; with 500 candidates six chunks are one wave of blocks.
+// Partial sums there are 12 MB, written and read.
 #include "mixrec/core/cuda_mma.cuh"
 #include "mixrec/ops/attend_rows.cuh"
 
@@ -24,25 +25,19 @@ namespace {
 
 using namespace attention;
 
-constexpr int kTileRows = 64;  // candidates of a block
-constexpr int kEvents = 64;    // in shared memory together
-constexpr int kStep = 32;      // that a warp takes at a time
-constexpr int kCombineThreads = 128;
-constexpr int64_t kPart = 256, kMostParts = 12;  // chunks: as kChunk and kMostChunks, for this kernel
-constexpr int64_t kManyBlocks = 1024;            // that fill any card
+constexpr int kWarps = 4, kTileThreads = kWarps * cuda::kWarp;
+constexpr int kWarpRows = 16;                   // candidates of a warp
+constexpr int kTileRows = kWarps * kWarpRows;   // of a block
+constexpr int kEvents = 64;                     // in shared memory together
+constexpr int64_t kPart = 256, kMostParts = 6;  // chunks: as kChunk and kMostChunks, for this kernel
+constexpr int64_t kManyBlocks = 1024;           // that fill any card
 constexpr float kLog2e = 1.44269504f;
 
-static_assert(kPart % kEvents == 0 && kEvents % kStep == 0);
-
-// Pieces of 16 candidates of a warp: with two, every event that it loads from shared memory is used twice, but for wide
-// heads there are not enough registers.
-template <int kWidth>
-constexpr int kPieces = kWidth <= 64 ? 2 : 1;
-template <int kWidth>
-constexpr int kTileThreads = kTileRows / (16 * kPieces<kWidth>)*cuda::kWarp;
-
+// Chunks of about equal length, in whole stages.
 __device__ inline int64_t chunk_length(int64_t events) {
-  return kPart * max(int64_t{1}, (events + kPart * kMostParts - 1) / (kPart * kMostParts));
+  const int64_t parts = min(max((events + kPart - 1) / kPart, int64_t{1}), kMostParts);
+  const int64_t stages = (events + parts * kEvents - 1) / (parts * kEvents);
+  return kEvents * max(stages, int64_t{1});
 }
 
 // What the kernels read and write.
@@ -111,68 +106,110 @@ using Stage = bfloat16[kEvents][kWidth + 8];  // 8 more: rows of a matrix lie in
 template <int kWidth>
 __device__ inline void start_copy(Stage<kWidth>& to, const bfloat16* from, int64_t stride, int width,
                                   int count) {
-  constexpr int kVectors = kWidth / 8, kThreads = kTileThreads<kWidth>;
+  constexpr int kPieces = kWidth / 8;
 #pragma unroll
-  for (int i = 0; i < kEvents * kVectors / kThreads; ++i) {
-    const int vector = i * kThreads + static_cast<int>(threadIdx.x);
-    const int row = vector / kVectors, column = vector % kVectors * 8;
+  for (int i = 0; i < kEvents * kPieces / kTileThreads; ++i) {
+    const int piece = i * kTileThreads + static_cast<int>(threadIdx.x);
+    const int row = piece / kPieces, column = piece % kPieces * 8;
     const bool exists = row < count && column < width;
     cuda::copy_async(&to[row][column], exists ? from + row * stride + column : from, exists);
   }
 }
 
-// The candidates of a warp.  Of piece i this lane holds rows 16·i + group and 8 more, softmax[2·i] and the next, and of
-// 8 columns in a row 2·place and the next; until finish() each lane has a sum of its own.
+// Sixteen candidates of a warp.  This lane holds rows group and group + 8, softmax[0] and [1], and of 8 columns in a row
+// 2·place and the next; until finish() each lane has a sum of its own.
 template <int kWidth>
-struct WarpRows {
-  static constexpr int kCount = kPieces<kWidth>, kHeld = 2 * kCount, kSums = kWidth / 4;
+struct Rows16 {
+  static constexpr int kSums = kWidth / 4;
 
   int group = static_cast<int>(threadIdx.x) % cuda::kWarp / 4, place = static_cast<int>(threadIdx.x) % 4;
-  uint32_t queries[kCount][kWidth / 16][4];
-  Softmax<kSums> softmax[kHeld];
+  uint32_t queries[kWidth / 16][4];
+  Softmax<kSums> softmax[2];
 
   // Rows first … first + count of u; the others are zeros.
   __device__ void load(const Tiles& t, int64_t first, int count, int64_t head) {
 #pragma unroll
-    for (int piece = 0; piece < kCount; ++piece) {
+    for (int k = 0; k < kWidth / 16; ++k) {
 #pragma unroll
-      for (int k = 0; k < kWidth / 16; ++k) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int row = 16 * piece + group + i % 2 * 8, column = 16 * k + i / 2 * 8 + 2 * place;
-          queries[piece][k][i] = 0;
-          if (row < count && column < t.width)
-            queries[piece][k][i] = *reinterpret_cast<const uint32_t*>(t.u.row(first + row, head) + column);
-        }
+      for (int i = 0; i < 4; ++i) {
+        const int row = group + i % 2 * 8, column = 16 * k + i / 2 * 8 + 2 * place;
+        queries[k][i] = 0;
+        if (row < count && column < t.width)
+          queries[k][i] = *reinterpret_cast<const uint32_t*>(t.u.row(first + row, head) + column);
       }
     }
   }
 
-  __device__ void start() {
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) softmax[i] = {};
-  }
+  __device__ void start() { softmax[0] = softmax[1] = {}; }
 
   // Takes `count` events, at least one.
   __device__ void take(const Stage<kWidth>& events, int count) {
-#pragma unroll 1
-    for (int at = 0; at < min(count, kEvents); at += kStep) step(&events[at], count - at);
+    const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp, row = lane % 8, matrix = lane / 8;
+    float scores[kEvents / 8][4] = {};
+#pragma unroll
+    for (int e = 0; e < kEvents / 16; ++e) {
+#pragma unroll
+      for (int k = 0; k < kWidth / 16; ++k) {
+        uint32_t keys[4];
+        cuda::load_matrices(keys, &events[16 * e + matrix / 2 * 8 + row][16 * k + matrix % 2 * 8]);
+        cuda::multiply_add(scores[2 * e], queries[k], keys[0], keys[1]);
+        cuda::multiply_add(scores[2 * e + 1], queries[k], keys[2], keys[3]);
+      }
+    }
+    if (count < kEvents) {
+#pragma unroll
+      for (int e = 0; e < kEvents / 8; ++e) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          if (8 * e + 2 * place + i % 2 >= count) scores[e][i] = -INFINITY;
+      }
+    }
+    uint32_t weights[kEvents / 8][2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float largest = softmax[i].largest;
+#pragma unroll
+      for (int e = 0; e < kEvents / 8; ++e)
+        largest = max(largest, max(scores[e][2 * i], scores[e][2 * i + 1]));
+      largest = group_max(largest);
+      const float before = exp2f((softmax[i].largest - largest) * kLog2e), shift = -largest * kLog2e;
+      softmax[i].largest = largest;
+      float sum = softmax[i].sum * before;
+#pragma unroll
+      for (int e = 0; e < kEvents / 8; ++e) {
+        weights[e][i] = cuda::round_pair(exp2f(fmaf(scores[e][2 * i], kLog2e, shift)),
+                                         exp2f(fmaf(scores[e][2 * i + 1], kLog2e, shift)));
+        sum += cuda::lower_of(weights[e][i]) + cuda::upper_of(weights[e][i]);
+      }
+      softmax[i].sum = sum;
+#pragma unroll
+      for (int k = 0; k < kSums; ++k) softmax[i].weighted[k] *= before;
+    }
+#pragma unroll
+    for (int e = 0; e < kEvents / 16; ++e) {
+      const uint32_t p[4] = {weights[2 * e][0], weights[2 * e][1], weights[2 * e + 1][0],
+                             weights[2 * e + 1][1]};
+#pragma unroll
+      for (int k = 0; k < kWidth / 16; ++k) {
+        uint32_t values[4];
+        cuda::load_transposed(values, &events[16 * e + matrix % 2 * 8 + row][16 * k + matrix / 2 * 8]);
+        add(4 * k, p, values[0], values[1]);
+        add(4 * k + 2, p, values[2], values[3]);
+      }
+    }
   }
 
   __device__ void finish() {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) softmax[i].sum = group_sum(softmax[i].sum);
+    for (int i = 0; i < 2; ++i) softmax[i].sum = group_sum(softmax[i].sum);
   }
-
-  // Row of softmax[i].
-  __device__ int row_of(int i) const { return group + 8 * i; }
 
   // Calls f(softmax, row) for the rows of this lane that there are.
   template <class F>
   __device__ void for_rows(int count, F f) const {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i)
-      if (row_of(i) < count) f(softmax[i], row_of(i));
+    for (int i = 0; i < 2; ++i)
+      if (group + 8 * i < count) f(softmax[i], group + 8 * i);
   }
   // Calls f(column, i) for the columns that weighted[i] and the next are of.
   template <class F>
@@ -183,91 +220,18 @@ struct WarpRows {
   }
 
  private:
-  // Takes kStep events, of which the first `count` are there.
-  __device__ void step(const bfloat16 (*events)[kWidth + 8], int count) {
-    const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp, row = lane % 8, matrix = lane / 8;
-    float scores[kCount][kStep / 8][4] = {};
-#pragma unroll
-    for (int e = 0; e < kStep / 16; ++e) {
-#pragma unroll
-      for (int k = 0; k < kWidth / 16; ++k) {
-        uint32_t keys[4];
-        cuda::load_matrices(keys, &events[16 * e + matrix / 2 * 8 + row][16 * k + matrix % 2 * 8]);
-#pragma unroll
-        for (int piece = 0; piece < kCount; ++piece) {
-          cuda::multiply_add(scores[piece][2 * e], queries[piece][k], keys[0], keys[1]);
-          cuda::multiply_add(scores[piece][2 * e + 1], queries[piece][k], keys[2], keys[3]);
-        }
-      }
-    }
-    if (count < kStep) {
-#pragma unroll
-      for (int e = 0; e < kStep / 8; ++e) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          if (8 * e + 2 * place + i % 2 < count) continue;
-#pragma unroll
-          for (int piece = 0; piece < kCount; ++piece) scores[piece][e][i] = -INFINITY;
-        }
-      }
-    }
-    uint32_t weights[kCount][kStep / 8][2];
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) weigh(softmax[i], scores[i / 2], weights[i / 2], i % 2);
-#pragma unroll
-    for (int e = 0; e < kStep / 16; ++e) {
-#pragma unroll
-      for (int k = 0; k < kWidth / 16; ++k) {
-        uint32_t values[4];
-        cuda::load_transposed(values, &events[16 * e + matrix % 2 * 8 + row][16 * k + matrix / 2 * 8]);
-#pragma unroll
-        for (int piece = 0; piece < kCount; ++piece) {
-          const auto& w = weights[piece];
-          const uint32_t p[4] = {w[2 * e][0], w[2 * e][1], w[2 * e + 1][0], w[2 * e + 1][1]};
-          add(2 * piece, 4 * k, p, values[0], values[1]);
-          add(2 * piece, 4 * k + 2, p, values[2], values[3]);
-        }
-      }
-    }
-  }
-
-  // Scores of one row, the first or second half of a piece, become weights.
-  __device__ static void weigh(Softmax<kSums>& softmax, const float (&scores)[kStep / 8][4],
-                               uint32_t (&weights)[kStep / 8][2], int half) {
-    float largest = softmax.largest;
-#pragma unroll
-    for (int e = 0; e < kStep / 8; ++e)
-      largest = max(largest, max(scores[e][2 * half], scores[e][2 * half + 1]));
-    largest = group_max(largest);
-    const float before = exp2f((softmax.largest - largest) * kLog2e), shift = -largest * kLog2e;
-    softmax.largest = largest;
-    float sum = softmax.sum * before;
-#pragma unroll
-    for (int e = 0; e < kStep / 8; ++e) {
-      weights[e][half] = cuda::round_pair(exp2f(fmaf(scores[e][2 * half], kLog2e, shift)),
-                                          exp2f(fmaf(scores[e][2 * half + 1], kLog2e, shift)));
-      sum += cuda::lower_of(weights[e][half]) + cuda::upper_of(weights[e][half]);
-    }
-    softmax.sum = sum;
-#pragma unroll
-    for (int k = 0; k < kSums; ++k) softmax.weighted[k] *= before;
-  }
-
-  // Weighted sums of 8 columns of two halves: weighted[at] and the next of softmax[held] and the next.
-  __device__ void add(int held, int at, const uint32_t (&p)[4], uint32_t b0, uint32_t b1) {
-    float(&first)[kSums] = softmax[held].weighted, (&second)[kSums] = softmax[held + 1].weighted;
-    float c[4] = {first[at], first[at + 1], second[at], second[at + 1]};
+  // Weighted sums of 8 columns: weighted[at] and the next.
+  __device__ void add(int at, const uint32_t (&p)[4], uint32_t b0, uint32_t b1) {
+    float c[4] = {softmax[0].weighted[at], softmax[0].weighted[at + 1], softmax[1].weighted[at],
+                  softmax[1].weighted[at + 1]};
     cuda::multiply_add(c, p, b0, b1);
-    first[at] = c[0], first[at + 1] = c[1], second[at] = c[2], second[at + 1] = c[3];
+    softmax[0].weighted[at] = c[0], softmax[0].weighted[at + 1] = c[1];
+    softmax[1].weighted[at] = c[2], softmax[1].weighted[at + 1] = c[3];
   }
 };
 
-// Blocks that share a multiprocessor.
-template <int kWidth>
-constexpr int kBlocks = kWidth <= 64 ? 4 : 2;
-
 template <int kWidth, bool kSplit>
-__global__ void __launch_bounds__(kTileThreads<kWidth>, kBlocks<kWidth>)
+__global__ void __launch_bounds__(kTileThreads, kWidth <= 64 ? 3 : 2)
     attend_tiles(const __grid_constant__ Tiles t) {
   alignas(16) __shared__ Stage<kWidth> stages[2];
   const int64_t slot = blockIdx.x % t.slots, head = blockIdx.x / t.slots % t.heads;
@@ -281,13 +245,12 @@ __global__ void __launch_bounds__(kTileThreads<kWidth>, kBlocks<kWidth>)
   const int whole = static_cast<int>(length);
 
   // This warp's; with none it only helps to copy.
-  constexpr int kWarpRows = 16 * kPieces<kWidth>, kHeld = WarpRows<kWidth>::kHeld;
   const int64_t row = in_request + static_cast<int>(threadIdx.x) / cuda::kWarp * kWarpRows;
   const int64_t first = request.candidates_begin + row;
   const int count = static_cast<int>(min(request.candidates - row, int64_t{kWarpRows}));
-  WarpRows<kWidth> rows;
+  Rows16<kWidth> rows;
   rows.load(t, first, count, head);
-  Softmax<WarpRows<kWidth>::kSums> totals[kHeld];  // of the chunks before this one
+  Softmax<Rows16<kWidth>::kSums> totals[2];  // of the chunks before this one
 
   const bfloat16* from = t.h.row(request.events_begin + begin) + head * t.width;
   if (events > 0) start_copy<kWidth>(stages[0], from, t.h.row_stride, t.width, events);
@@ -305,7 +268,7 @@ __global__ void __launch_bounds__(kTileThreads<kWidth>, kBlocks<kWidth>)
       if (!kSplit && at > 0 && at % whole == 0) {
         rows.finish();
 #pragma unroll
-        for (int i = 0; i < kHeld; ++i) {
+        for (int i = 0; i < 2; ++i) {
           if (at == whole) {
             totals[i] = rows.softmax[i];
           } else {
@@ -322,7 +285,7 @@ __global__ void __launch_bounds__(kTileThreads<kWidth>, kBlocks<kWidth>)
   rows.finish();
   if (!kSplit && request.events > length) {
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
+    for (int i = 0; i < 2; ++i) {
       merge(totals[i], rows.softmax[i]);
       rows.softmax[i] = totals[i];
     }
@@ -347,9 +310,9 @@ __global__ void __launch_bounds__(kTileThreads<kWidth>, kBlocks<kWidth>)
 }
 
 template <int kWidth>
-__global__ void __launch_bounds__(kCombineThreads) combine_chunks(const __grid_constant__ Tiles t) {
+__global__ void __launch_bounds__(kTileThreads) combine_chunks(const __grid_constant__ Tiles t) {
   const int lane = static_cast<int>(threadIdx.x) % cuda::kWarp;
-  const int64_t at = int64_t{blockIdx.x} * (kCombineThreads / cuda::kWarp) + threadIdx.x / cuda::kWarp;
+  const int64_t at = int64_t{blockIdx.x} * kWarps + threadIdx.x / cuda::kWarp;
   const int64_t c = at / t.heads, head = at % t.heads;
   if (c >= t.u.batch) return;
   const Request request = t.bounds.request(
@@ -401,13 +364,10 @@ bool attend_by_tensor_cores(Cuda device, Mat<const bfloat16> u, Mat<const bfloat
   const Tiles t{u, h, bounds, y, m, lse, slots, u.rows, static_cast<int>(u.cols), softmax, weighted};
   const auto go = [&](auto width) {
     constexpr int kWidth = decltype(width)::value;
-    constexpr int kThreads = kTileThreads<kWidth>;
-    if (!split) return cuda::launch(device, attend_tiles<kWidth, false>, tiles, kThreads, 0, t);
-    cuda::launch(device, attend_tiles<kWidth, true>, tiles * chunks, kThreads, 0, t);
-    if (chunks > 1) {
-      const int64_t blocks = cuda::blocks(u.count(), kCombineThreads / cuda::kWarp);
-      cuda::launch(device, combine_chunks<kWidth>, blocks, kCombineThreads, 0, t);
-    }
+    if (!split) return cuda::launch(device, attend_tiles<kWidth, false>, tiles, kTileThreads, 0, t);
+    cuda::launch(device, attend_tiles<kWidth, true>, tiles * chunks, kTileThreads, 0, t);
+    if (chunks > 1)
+      cuda::launch(device, combine_chunks<kWidth>, cuda::blocks(u.count(), kWarps), kTileThreads, 0, t);
   };
   if (u.cols <= 16) {
     go(std::integral_constant<int, 16>{});

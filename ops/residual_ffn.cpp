@@ -101,14 +101,6 @@ void backward_rows(const Network& network, const Tensor& x, const Tensor& scale,
   if (!first) add_into(total.gain, dgain);
 }
 
-// Rows of a block whose hidden units stay in a card's second-level cache, in equal blocks of whole tiles.
-int64_t cached_rows(int64_t rows, int64_t hidden, DType dtype) {
-  constexpr int64_t kCache = int64_t{42} << 20, kTile = 128;
-  const int64_t bytes = rows * hidden * static_cast<int64_t>(size_of(dtype));
-  const int64_t blocks = std::max<int64_t>(1, (bytes + kCache - 1) / kCache);
-  return std::max<int64_t>(1, (rows + blocks * kTile - 1) / (blocks * kTile) * kTile);
-}
-
 Tensor on_device(const Tensor& given, const Tensor& gain, const Tensor& gate_up, const Tensor& down,
                  const ResidualFfnOptions& options) {
   const bool per_head = gate_up.ndim() == 3;
@@ -121,20 +113,15 @@ Tensor on_device(const Tensor& given, const Tensor& gain, const Tensor& gate_up,
   const Network network{cast(gain.detach(), sums_of(x.dtype())).contiguous(), dense(gate_up, "gate_up"),
                         dense(down, "down"), options.eps};
   const int64_t rows = x.dim(0), per_row = per_head ? x.dim(1) : 1;
-  const bool recorded = grad_enabled() && autograd::any_needs_grad({given, gain, gate_up, down});
-  const int64_t block = !recorded           ? cached_rows(rows, per_row * gate_up.dim(-1), x.dtype())
-                        : options.recompute ? std::max<int64_t>(1, options.block_rows / per_row)
-                                            : rows;
+  const int64_t block = options.recompute ? std::max<int64_t>(1, options.block_rows / per_row) : rows;
   const Tensor y = empty_like(x), scale = empty({rows * per_row}, sums_of(x.dtype()), x.device());
   const auto part = [block, rows, per_row](const Tensor& all, int64_t begin, bool factors = false) {
     const int64_t unit = factors ? per_row : 1;
     return all.narrow(0, begin * unit, std::min(block, rows - begin) * unit);
   };
   Network::Made made;
-  for (int64_t begin = 0; begin < rows; begin += block) {
-    made = {};  // its memory is what the next block takes
+  for (int64_t begin = 0; begin < rows; begin += block)
     made = network.forward(part(x, begin), part(scale, begin, true), part(y, begin));
-  }
   if (options.recompute) made = {};
 
   return record(y.reshape(given.shape()), {given, gain, gate_up, down}, [&] {

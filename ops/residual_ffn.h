@@ -6,8 +6,8 @@
 // One op because of its memory and its passes over it.  On a device the residual is added by the product that makes
 // y and its gradient by the norm's backward.  It saves x, the norm's factors, n, n [W_gate, W_up] and the gated
 // product; with `recompute` x and the factors alone, and the backward makes the rest again, `block_rows` rows at a
-// time, so that it never exists for all rows at once.  Without gradients, a device takes as many rows at a time as
-// keep n [W_gate, W_up] in its cache.  (On the CPU it is composed of rms_norm and ffn, with checkpoint_rows.)  reference::residual_ffn is the composed twin.
+// time, so that it never exists for all rows at once.  (On the CPU it is composed of rms_norm and ffn, with
+// checkpoint_rows.)  reference::residual_ffn is the composed twin.
 #pragma once
 
 #include "mixrec/core/tensor.h"

@@ -8,7 +8,7 @@
 //         p50 and p99 of 1,000 calls.  "embedded" is the recorded forward pass from heads and events that are on the card
 //         in bf16, "device" from ids that are on the card, "host" a call
 //         from ids on the host to logits on the host, "expanded" the recorded masked form, which computes the user side
-//         of every candidate.
+//         of every candidate.  Then requests a second of 8 callers at once, from the host, as Scorer answers them.
 // train   a step of size small over 256 candidates, T = 512 and 2,048, for 1 to 32 candidates a request, against the same
 //         candidates as requests of their own (recompute = ffn: the expanded form of 2,048 events needs it).
 #include "mixrec/autograd/record.h"
@@ -27,6 +27,7 @@
 #include <functional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace mixrec;
@@ -109,6 +110,37 @@ void serve(const std::string& preset, int64_t candidates, int64_t length) {
   say(preset, candidates, length, "expanded", times_of(20, [&] { expanded.replay(); }));
 }
 
+void serve_callers(const std::string& preset, int64_t candidates, int64_t length) {
+  constexpr int kCallers = 8, kCalls = 250;
+  Rng rng(2);
+  UiMixFormer model = make_model(preset, length, true, "none");
+  const FeatureSet spec = feature_set(kFields, kFields, kRows, length);
+  const RequestBatch request = random_batch(1, candidates, length, rng);
+  ModelHolder<UiMixFormer&> holder(model);
+  RecordedPasses passes(holder, spec, kCard, bf16, kCallers);
+  const auto all_callers = [&](int calls) {
+    std::vector<std::thread> callers;
+    for (int c = 0; c < kCallers; ++c) {
+      callers.emplace_back([&] {
+        const NoGrad off;
+        for (int i = 0; i < calls; ++i) passes.logits(request);
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  };
+  all_callers(10);  // records their graphs
+  const auto start = std::chrono::steady_clock::now();
+  all_callers(kCalls);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double requests = kCallers * kCalls / seconds;
+  std::printf(
+      "{\"name\":\"%s, 8 callers\",\"candidates\":%lld,\"T\":%lld,\"requests_per_second\":%.0f,"
+      "\"candidates_per_second\":%.0f}\n",
+      preset.c_str(), static_cast<long long>(candidates), static_cast<long long>(length), requests,
+      requests * static_cast<double>(candidates));
+  std::fflush(stdout);
+}
+
 // A pass that is not recorded, so that a profiler sees its kernels; twice, the second one warm.
 void profile(const std::string& preset, int64_t candidates, int64_t length) {
   const NoGrad no_grad;
@@ -169,6 +201,7 @@ int main(int argc, char** argv) {
     for (const char* preset : {"small", "medium"}) {
       for (const int64_t candidates : {400, 450, 500, 550}) serve(preset, candidates, 512);
       serve(preset, 500, 10'000);
+      serve_callers(preset, 500, 512);
     }
   }
   if (asked.empty() || asked.count("train")) {
