@@ -161,7 +161,7 @@ Stream::Stream(int index) : index_(index) {
 Stream::~Stream() {
   const auto stream = static_cast<cudaStream_t>(handle_);
   cudaStreamSynchronize(stream);
-  forget_stream(stream, index_);
+  forget_stream(stream, main_stream(index_), index_);
   cudaStreamDestroy(stream);
 }
 

@@ -35,7 +35,7 @@ void synchronize(int index = 0);
 // it.  Kernels that meet one take zeros and go on: ids are checked on the host when a batch is built.
 void check_device_errors(int index = 0);
 
-// A stream of one's own for the lifetime: { StreamScope copies(copy_stream); … }
+// A stream of one's own for the lifetime: { StreamScope copies(copy_stream); … }.  Tensors made on it may outlive it.
 class Stream {
  public:
   explicit Stream(int index = 0);

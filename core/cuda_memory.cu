@@ -145,8 +145,12 @@ class DeviceAllocator {
     trim_pool(index);
   }
 
-  void forget(cudaStream_t stream) {
+  void forget(cudaStream_t stream, cudaStream_t heir) {
     const std::lock_guard lock(mutex_);
+    for (auto& [address, block] : live_)
+      if (block.stream == stream) block.stream = heir;
+    for (Late& late : late_)
+      if (late.stream == stream) late.stream = heir;
     const auto found = streams_.find(stream);
     if (found == streams_.end()) return;
     // Slabs stay with the process; their blocks go to whoever asks next for that size.
@@ -271,7 +275,9 @@ ArenaScope::ArenaScope(std::shared_ptr<Arena> arena)
     : outer_(std::exchange(current_arena, std::move(arena))) {}
 ArenaScope::~ArenaScope() { current_arena = outer_; }
 
-void forget_stream(cudaStream_t stream, int index) { allocator(index).forget(stream); }
+void forget_stream(cudaStream_t stream, cudaStream_t heir, int index) {
+  allocator(index).forget(stream, heir);
+}
 
 std::byte* allocate(size_t bytes, int index) {
   (void)current_stream(index);  // selects the card, or says why there is none

@@ -26,7 +26,8 @@ class ArenaScope {
   std::shared_ptr<Arena> outer_;
 };
 
-// A stream is about to be destroyed: gives back what was cached for it.
-void forget_stream(CUstream_st* stream, int index);
+// A stream is about to be destroyed, its work is done: what was cached for it is given back, and what still lives
+// belongs to `heir` from now on.
+void forget_stream(CUstream_st* stream, CUstream_st* heir, int index);
 
 }  // namespace mixrec::cuda

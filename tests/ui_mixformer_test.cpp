@@ -14,6 +14,7 @@
 #include "mixrec/tests/message_of.h"
 
 #include <doctest/doctest.h>
+#include <thread>
 
 using namespace mixrec;
 using namespace mixrec::test;
@@ -272,6 +273,30 @@ TEST_CASE("cuda: both sides at once have the bits of one after the other, eager 
       CHECK(logits.to_vector() == want);
     }
   }
+}
+
+TEST_CASE("cuda: what a thread's branch made at first use outlives the thread") {
+  if (!has_card("weights in bf16 of a thread that has ended")) return;
+  Rng rng(7);
+  const RequestBatch batch = random_batch({5, 9}, {4, 20}, rng).to(kCard);
+  UiMixFormer model = random_model(true, f32);
+  to_device(model, kCard);
+  const auto score = [&] {
+    const NoGrad off;
+    Pass pass;
+    pass.compute = bf16;
+    return model.forward(batch, pass).to_vector();
+  };
+  std::vector<float> first;
+  Tensor large;  // above what is kept in lists: given back to the driver on its stream
+  std::thread([&] {
+    first = score();
+    const cuda::Stream stream;
+    const cuda::StreamScope here(stream);
+    large = full({1 << 20}, 3, f32, kCard);
+  }).join();
+  CHECK(score() == first);
+  CHECK(sum(large).item() == 3 << 20);
 }
 
 TEST_CASE("UI-MixFormer: heads are shared out by width, and impossible shares are refused") {

@@ -117,6 +117,13 @@ void serve_callers(const std::string& preset, int64_t candidates, int64_t length
   const FeatureSet spec = feature_set(kFields, kFields, kRows, length);
   const RequestBatch request = random_batch(1, candidates, length, rng);
   ModelHolder<UiMixFormer&> holder(model);
+  {
+    // As Scorer does: what is made at first use is there before several streams ask for it.
+    const NoGrad off;
+    Pass pass;
+    pass.compute = bf16;
+    model.forward(request.to(kCard), pass).to_vector();
+  }
   RecordedPasses passes(holder, spec, kCard, bf16, kCallers);
   const auto all_callers = [&](int calls) {
     std::vector<std::thread> callers;
