@@ -1,12 +1,15 @@
-"""PyTorch's side of train_bench.cpp and gpu_bench.cpp: the same training step and kernels, one JSON line each.
+"""PyTorch's side of train_bench.cpp, gpu_bench.cpp and gpu_serve_bench.cpp: the same training step, kernels and scoring of
+one request, one JSON line each.
 
     OMP_NUM_THREADS=2 python tests/bench/bench_torch.py; build/bench/train_bench 2
     python tests/bench/bench_torch.py cuda tiny small medium micro; build/bench/gpu_bench
+    python tests/bench/bench_torch.py cuda serve; build/bench/gpu_serve_bench serve
 
 A step is look-ups in two tables of a million rows, forward, backward, fused AdamW on the dense weights, row-sparse Adagrad on
 the tables: f32 on the CPU, bf16 autocast on a card. Modes: eager; compile, torch.compile of all but the tables; graph, the same
 with CUDA graphs (mode="reduce-overhead"). The fastest mode is the one to compare with. Attention is in the reordered form
-(softmax((q K') H') H V), which is also the fast one here.
+(softmax((q K') H') H V), which is also the fast one here. Scoring is UI-MixFormer's decoupled plan from embedded inputs, with
+weights in bf16: what gpu_serve_bench calls "embedded".
 """
 import json
 import os
@@ -85,6 +88,45 @@ class Dense(torch.nn.Module):
         s = items @ self.events
         for block in self.blocks:
             x = block(x, s)
+        return torch.cat([head(norm(x, g).flatten(1)) for head, g in zip(self.heads, self.norms)], 1)
+
+
+class SidedBlock(Block):
+    """UI-MixFormer's block for one request: users first and once, items for every candidate."""
+
+    def forward(self, users, items, s):  # [U, D], [C, G, D], [T, N d_s]
+        N, D, d_s = self.sizes
+        U, (C, G), w = len(users), items.shape[:2], D // N
+        of_users, of_items = norm(users, self.gains[0]), norm(items, self.gains[0])
+        p_users = users + F.pad(of_users[:, :U * w].view(U, U, w).transpose(0, 1).reshape(U, U * w), (0, D - U * w))
+        shared = of_users[:, U * w:].view(U, G, w).transpose(0, 1).reshape(1, G, U * w).expand(C, -1, -1)
+        own = of_items[..., U * w:].view(C, G, G, w).transpose(1, 2).reshape(C, G, G * w)
+        p_items = items + torch.cat([shared, own], -1)
+        h = (ffn(norm(s, self.gains[3]), self.sequence) + s).view(len(s), N, d_s).transpose(0, 1)
+
+        def side(p, heads):  # [rows, n, D]
+            mix, fuse = ([w[heads] for w in weights] for weights in (self.mix, self.fuse))
+            q = per_head(norm(p, self.gains[1]), mix) + p
+            u = torch.einsum("bnd,nsd->nbs", q, self.key[heads]) * D ** -0.5
+            m = F.scaled_dot_product_attention(u.unsqueeze(0), h[heads].unsqueeze(0), h[heads].unsqueeze(0), scale=1.0)
+            z = torch.einsum("nbs,nsd->bnd", m.squeeze(0), self.value[heads]) + q
+            return per_head(norm(z, self.gains[2]), fuse) + z
+
+        return side(p_users.unsqueeze(0), slice(0, U)).squeeze(0), side(p_items, slice(U, N))
+
+
+class Scoring(torch.nn.Module):
+    def __init__(self, N, D, d_s, layers, F_h, F_s):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(SidedBlock(N, D, d_s, F_h, F_s) for _ in range(layers))
+        self.norms = torch.nn.ParameterList([gain(D), gain(D)])
+        self.heads = torch.nn.ModuleList(
+            torch.nn.Sequential(torch.nn.Linear(N * D, 256), torch.nn.SiLU(), torch.nn.Linear(256, 1)) for _ in range(2))
+
+    def forward(self, users, items, s):
+        for block in self.blocks:
+            users, items = block(users, items, s)
+        x = torch.cat([users.expand(len(items), -1, -1), items], 1)
         return torch.cat([head(norm(x, g).flatten(1)) for head, g in zip(self.heads, self.norms)], 1)
 
 
@@ -190,6 +232,19 @@ def bench_embedding_bag(rows=10_000_000, width=64, bags=8192, ids_each=64):
         say(f"embedding bag 10Mx64 B{bags} P{ids_each} sparse adagrad {name}, PyTorch", step_ms=median_ms(10, step, 3))
 
 
+def bench_serve(name, candidates, T, users=8):
+    torch._dynamo.reset()
+    sizes = {k: v for k, v in SIZES[name].items() if k not in ("T", "batch")}
+    model = Scoring(**sizes).to(DEVICE, torch.bfloat16).eval()
+    shapes = (users, sizes["D"]), (candidates, sizes["N"] - users, sizes["D"]), (T, sizes["N"] * sizes["d_s"])
+    inputs = [torch.randn(*shape, device=DEVICE, dtype=torch.bfloat16) for shape in shapes]
+    for mode in "eager", "graph":
+        run = model if mode == "eager" else torch.compile(model, mode="reduce-overhead")
+        with torch.no_grad():
+            ms = median_ms(200, lambda: run(*inputs), 10)
+        say(f"{name}, one request, PyTorch {mode}", candidates=candidates, T=T, p50_ms=ms)
+
+
 def main(asked):
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     if CUDA:
@@ -202,6 +257,10 @@ def main(asked):
         for sizes in (512, 512), (128, 2048), (32, 8192):
             bench_attention(*sizes)
         bench_embedding_bag()
+    if CUDA and "serve" in asked:
+        for name in "small", "medium":
+            for candidates, T in (400, 512), (500, 512), (550, 512), (500, 10_000):
+                bench_serve(name, candidates, T)
     for name in [size for size in SIZES if size in asked] or ([] if CUDA else ["tiny"]):
         for mode in ("eager", "compile", "graph") if CUDA else ("eager", "compile"):
             bench_step(name, mode, **SIZES[name])
