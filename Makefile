@@ -22,10 +22,12 @@ endif
 MAKEFLAGS += -j$(JOBS) --no-print-directory
 
 rooms   := core autograd ops nn models optim data train
-sources := $(sort $(wildcard $(addsuffix /*.cpp,$(rooms))))
-cuda_sources := $(if $(filter 1,$(CUDA)),$(sort $(wildcard $(addsuffix /*.cu,$(rooms)))))
+# Every file of a kind under some folders, at any depth.
+files    = $(sort $(shell find $(1) -type f -name '$(2)'))
+sources := $(call files,$(rooms),*.cpp)
+cuda_sources := $(if $(filter 1,$(CUDA)),$(call files,$(rooms),*.cu))
 library_sources := $(filter-out train/main.cpp,$(sources)) $(cuda_sources)
-test_sources    := $(sort $(wildcard tests/*.cpp))
+test_sources    := $(filter-out tests/bench/% tests/oracle/% tests/faults/%,$(call files,tests,*.cpp))
 bench_sources   := $(sort $(wildcard tests/bench/*.cpp))
 example_sources := $(sort $(wildcard examples/*.cpp))
 
@@ -183,7 +185,7 @@ lint: lint-headers lint-isa
 	tests/lint.sh
 # Every header compiles alone.
 lint-headers: $(prepared)
-	@printf '%s\n' $(wildcard $(addsuffix /*.h,$(rooms))) | xargs -P $(JOBS) -I{} sh -c \
+	@printf '%s\n' $(call files,$(rooms),*.h) | xargs -P $(JOBS) -I{} sh -c \
 	  'echo "#include \"mixrec/{}\"" | $(CXX) $(CXXFLAGS) $(arch) -fsyntax-only -x c++ - || { echo "{} does not compile alone"; exit 255; }'
 	@echo "lint-headers: ok"
 # An inline function compiled for a newer processor is one that the linker may pick for the whole program.
@@ -198,8 +200,8 @@ lint-isa: $(isa_objects)
 .PHONY: install
 version := 0.1.0
 install: $(library) $(binary)
-	@for room in $(rooms); do install -d $(DESTDIR)$(PREFIX)/include/mixrec/$$room && \
-	  install -m 644 $$room/*.h $(DESTDIR)$(PREFIX)/include/mixrec/$$room; done
+	@for header in $(call files,$(rooms),*.h); do \
+	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/mixrec/$$header || exit 1; done
 	@install -m 644 $(BUILD)/generated/mixrec/config.h $(DESTDIR)$(PREFIX)/include/mixrec/config.h
 	@install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/mixrec $(DESTDIR)$(PREFIX)/bin
 	@install -m 644 $(library) $(DESTDIR)$(PREFIX)/lib && install -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin

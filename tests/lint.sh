@@ -17,23 +17,24 @@ declare -A may=(
 )
 for room in "${!may[@]}"; do
   allowed=$(printf '%s' "${may[$room]} config.h" | tr ' ' '|')
-  hits=$(grep -nE '#include "mixrec/' "$room"/*.h "$room"/*.cpp "$room"/*.cu "$room"/*.cuh 2>/dev/null |
+  hits=$(grep -rnE '#include "mixrec/' "$room" --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' |
     grep -vE "#include \"mixrec/($allowed)[/\"]")
   [ -n "$hits" ] && complain "$room/ may include only: ${may[$room]}
 $hits"
 done
 
 # Heavy or third-party headers stay out of ours, and in few sources.
-hits=$(grep -nE '#include <(nlohmann|CLI|doctest)/' ./*/*.h | grep -v '^./tests/')
+rooms=(core autograd ops nn models optim data train)
+hits=$(grep -rnE '#include <(nlohmann|CLI|doctest)/' "${rooms[@]}" --include='*.h')
 [ -n "$hits" ] && complain "third-party headers in a header of ours:
 $hits"
-[ "$(grep -lE '#include <CLI/' ./*/*.cpp | wc -l)" -le 1 ] || complain "CLI11 belongs in one source file"
-hits=$(grep -nE '#include <cuda' ./*/*.h | grep -v '^./core/cuda_')
+[ "$(grep -rlE '#include <CLI/' "${rooms[@]}" --include='*.cpp' | wc -l)" -le 1 ] || complain "CLI11 belongs in one source file"
+hits=$(grep -rnE '#include <cuda' "${rooms[@]}" --include='*.h' | grep -v '^core/cuda_')
 [ -n "$hits" ] && complain "CUDA headers in a public header:
 $hits"
 
 # Six macros at most, no leftovers, includes spelled from the project's name.
-macros=$(grep -hoE '^#define MR_[A-Z_]+' ./*/*.h | grep -v MR_INSTANTIATE | sort -u | wc -l)
+macros=$(grep -rhoE '^#define MR_[A-Z_]+' "${rooms[@]}" --include='*.h' | grep -v MR_INSTANTIATE | sort -u | wc -l)
 [ "$macros" -le 6 ] || complain "$macros MR_* macros in headers, at most 6"
 hits=$(git grep -nE '\b(TODO|FIXME|XXX|HACK)\b' -- '*.h' '*.cpp' '*.cu' '*.cuh' '*.py' '*.md' Makefile)
 [ -n "$hits" ] && complain "left open:

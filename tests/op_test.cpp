@@ -260,7 +260,7 @@ TEST_CASE("ops: every op has a row in the table") {
   for (const OpCase& row : op_cases()) rows.insert(row.op);
   const std::string mark = "MR_OP(\"";
   int found = 0;
-  for (const auto& file : std::filesystem::directory_iterator("ops")) {
+  for (const auto& file : std::filesystem::recursive_directory_iterator("ops")) {
     if (file.path().extension() != ".cpp") continue;
     std::ifstream stream(file.path());
     const std::string text((std::istreambuf_iterator<char>(stream)), {});
