@@ -4,7 +4,7 @@
 #include "mixrec/core/dispatch.h"
 #include "mixrec/core/jagged.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/product.h"
+#include "mixrec/ops/gemm/product.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/request.h"
 

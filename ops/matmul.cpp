@@ -4,7 +4,7 @@
 #include "mixrec/autograd/shadow.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/product.h"
+#include "mixrec/ops/gemm/product.h"
 #include "mixrec/ops/reduce.h"
 
 #include <algorithm>

@@ -13,7 +13,7 @@
 #pragma once
 
 #include "mixrec/core/tensor.h"
-#include "mixrec/ops/gemm.h"
+#include "mixrec/ops/gemm/gemm.h"
 
 namespace mixrec {
 
@@ -39,7 +39,7 @@ Tensor per_head_matmul(const Tensor& x, const Tensor& w, const PerHeadOptions& o
 
 namespace kernel {
 
-// c = op(a) op(b) [+ bias] [+ c] as ops/gemm.h describes; bias may be null.  C is T, or float for bfloat16.
+// c = op(a) op(b) [+ bias] [+ c] as ops/gemm/gemm.h describes; bias may be null.  C is T, or float for bfloat16.
 template <class T, class C>
 void product(Cpu, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
 template <class T, class C>

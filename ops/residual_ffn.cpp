@@ -6,8 +6,8 @@
 #include "mixrec/core/dispatch.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/ffn.h"
+#include "mixrec/ops/gemm/product.h"
 #include "mixrec/ops/norm.h"
-#include "mixrec/ops/product.h"
 #include "mixrec/ops/swiglu.h"
 
 #include <algorithm>

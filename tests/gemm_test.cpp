@@ -1,4 +1,4 @@
-#include "mixrec/ops/gemm.h"
+#include "mixrec/ops/gemm/gemm.h"
 
 #include "mixrec/core/cpu.h"
 #include "mixrec/core/error.h"

@@ -7,7 +7,7 @@
 // ratios.
 #include "mixrec/core/cpu.h"
 #include "mixrec/core/parallel_for.h"
-#include "mixrec/ops/gemm.h"
+#include "mixrec/ops/gemm/gemm.h"
 
 #include <algorithm>
 #include <chrono>

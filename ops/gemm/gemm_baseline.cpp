@@ -1,4 +1,4 @@
-#include "mixrec/ops/gemm_kernel.h"
+#include "mixrec/ops/gemm/gemm_kernel.h"
 
 namespace mixrec::kernel {
 
@@ -18,7 +18,7 @@ void store_part(float* to, Vector value, long count) {
 }
 Vector multiply_add(Vector a, Vector b, Vector sum) { return sum + a * b; }
 
-#include "mixrec/ops/gemm_tile.inc"
+#include "mixrec/ops/gemm/gemm_tile.inc"
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-#include "mixrec/ops/gemm_kernel.h"
+#include "mixrec/ops/gemm/gemm_kernel.h"
 
 #include <immintrin.h>
 
@@ -18,7 +18,7 @@ Vector load_part(const float* from, long count) { return _mm256_maskload_ps(from
 void store_part(float* to, Vector value, long count) { _mm256_maskstore_ps(to, first(count), value); }
 Vector multiply_add(Vector a, Vector b, Vector sum) { return _mm256_fmadd_ps(a, b, sum); }
 
-#include "mixrec/ops/gemm_tile.inc"
+#include "mixrec/ops/gemm/gemm_tile.inc"
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-#include "mixrec/ops/gemm_kernel.h"
+#include "mixrec/ops/gemm/gemm_kernel.h"
 
 #include <immintrin.h>
 
@@ -15,7 +15,7 @@ Vector load_part(const float* from, long count) { return _mm512_maskz_loadu_ps(f
 void store_part(float* to, Vector value, long count) { _mm512_mask_storeu_ps(to, first(count), value); }
 Vector multiply_add(Vector a, Vector b, Vector sum) { return _mm512_fmadd_ps(a, b, sum); }
 
-#include "mixrec/ops/gemm_tile.inc"
+#include "mixrec/ops/gemm/gemm_tile.inc"
 
 }  // namespace
 

@@ -1,8 +1,8 @@
 // What kernels made of matrix products share: ranges, the micro-kernel of this processor, packed factors.
 #pragma once
 
-#include "mixrec/ops/gemm_kernel.h"
-#include "mixrec/ops/gemm_pack.h"
+#include "mixrec/ops/gemm/gemm_kernel.h"
+#include "mixrec/ops/gemm/gemm_pack.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -1,10 +1,10 @@
-#include "mixrec/ops/gemm.h"
+#include "mixrec/ops/gemm/gemm.h"
 
 #include "mixrec/core/cpu.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/simd.h"
-#include "mixrec/ops/gemm_panels.h"
+#include "mixrec/ops/gemm/gemm_panels.h"
 
 #include <algorithm>
 #include <memory>

@@ -1,7 +1,7 @@
 // The product in double: the definition, with just enough blocking to be bearable.
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
-#include "mixrec/ops/gemm.h"
+#include "mixrec/ops/gemm/gemm.h"
 
 #include <algorithm>
 

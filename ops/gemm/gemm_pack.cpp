@@ -1,4 +1,4 @@
-#include "mixrec/ops/gemm_pack.h"
+#include "mixrec/ops/gemm/gemm_pack.h"
 
 #include "mixrec/core/bfloat16.h"
 #include "mixrec/core/simd.h"

@@ -1,4 +1,4 @@
-#include "mixrec/ops/product.h"
+#include "mixrec/ops/gemm/product.h"
 
 #include "mixrec/autograd/shadow.h"
 #include "mixrec/core/copy.h"
