@@ -5,7 +5,7 @@
 #include "mixrec/nn/attention.h"
 #include "mixrec/nn/embedding.h"
 #include "mixrec/nn/mlp.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/request.h"
 #include "mixrec/train/cli.h"

@@ -1,7 +1,7 @@
 #include "mixrec/nn/attention.h"
 
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/cross_attention.h"
+#include "mixrec/ops/attention/cross_attention.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/residual_ffn.h"
 

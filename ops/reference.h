@@ -35,7 +35,7 @@ Tensor dropout(const Tensor& x, double rate, Rng& rng, bool training);
 // ops/ffn.h, from linear() or per_head_matmul() and the fused swiglu().
 Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual = {});
 
-// With K and V as in MixFormer's eqs 7-8, one candidate after the other (ops/cross_attention.h).
+// With K and V as in MixFormer's eqs 7-8, one candidate after the other (ops/attention/cross_attention.h).
 Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, const Tensor& h,
                        const Tensor& history_offsets, const Tensor& candidate_offsets,
                        const Tensor& residual = {});

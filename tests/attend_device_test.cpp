@@ -1,7 +1,7 @@
 // attend() on a card with many candidates a request, in sizes that the op table has no time for.
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/rng.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/tests/card.h"
 #include "mixrec/tests/op_cases.h"

@@ -1,5 +1,5 @@
-#include "mixrec/ops/attend.h"
-#include "mixrec/ops/cross_attention.h"
+#include "mixrec/ops/attention/attend.h"
+#include "mixrec/ops/attention/cross_attention.h"
 #include "mixrec/ops/reference.h"
 #include "mixrec/tests/op_cases.h"
 

@@ -3,7 +3,7 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/rng.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 
 #include <algorithm>
 #include <chrono>

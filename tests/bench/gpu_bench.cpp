@@ -12,7 +12,7 @@
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 #include "mixrec/models/mixformer.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/embedding.h"
 #include "mixrec/ops/loss.h"

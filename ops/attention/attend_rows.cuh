@@ -13,7 +13,7 @@
 #pragma once
 
 #include "mixrec/core/cuda_launch.cuh"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 
 namespace mixrec::kernel::attention {
 

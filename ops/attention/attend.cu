@@ -15,7 +15,7 @@
 // processors of an H100 can issue while these come from memory.  A block of 256 threads has 16 KiB under way.
 // A product over tensor cores would not pay with one candidate a request: it is a vector by a matrix.  With
 // more candidates than requests bfloat16 goes through attend_mma.cu.
-#include "mixrec/ops/attend_rows.cuh"
+#include "mixrec/ops/attention/attend_rows.cuh"
 
 namespace mixrec::kernel {
 namespace {

@@ -1,7 +1,7 @@
-#include "mixrec/ops/cross_attention.h"
+#include "mixrec/ops/attention/cross_attention.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/matmul.h"
 
 #include <cmath>

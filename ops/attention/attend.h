@@ -5,7 +5,7 @@
 //   s_t = u[c, n] · h_t^n,   α = softmax_t(s),   m[c, n] = Σ_t α_t h_t^n            (0 for an empty history)
 //
 // This is the middle of MixFormer's cross attention (eq 8) in the form that never builds K and V; nn's
-// CrossAttention and cross_attention() (ops/cross_attention.h) put the projections around it.  There is no
+// CrossAttention and cross_attention() (ops/attention/cross_attention.h) put the projections around it.  There is no
 // scale: it belongs in u.
 //
 //   ds_t = α_t (dm · h_t − dm · m),   du = Σ_t ds_t h_t,   dh_t = Σ_c α_t dm + ds_t u

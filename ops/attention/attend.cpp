@@ -1,4 +1,4 @@
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"

@@ -10,7 +10,7 @@
 //
 // Floor: E·N·Ds elements read and as many written.  8·N·Ds operations an event and candidate, about 110
 // instructions for 16 bytes in and 16 out: a third of what an H100 can issue in that time.
-#include "mixrec/ops/attend_rows.cuh"
+#include "mixrec/ops/attention/attend_rows.cuh"
 
 namespace mixrec::kernel {
 namespace {

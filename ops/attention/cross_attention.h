@@ -7,7 +7,7 @@
 //
 //   u = q (W_k^n)ᵀ / √D,   m = attend(u, h),   z = m W_v^n
 //
-// q: [C, N, D]; key, value: [N, Ds, D]; h: [E, N·Ds]; offsets as in ops/attend.h, which also says what an
+// q: [C, N, D]; key, value: [N, Ds, D]; h: [E, N·Ds]; offsets as in ops/attention/attend.h, which also says what an
 // empty history and C = R mean.  The scale is 1/√D also where Ds differs from D.  Composed from
 // per_head_matmul and attend, which save what they need.  reference::cross_attention (ops/reference.h) is the
 // literal form.

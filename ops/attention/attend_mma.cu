@@ -18,7 +18,7 @@
 // on an H100, and as many for the 80 million exponentials; with 500 candidates six chunks are one wave of blocks.
 // Partial sums there are 12 MB, written and read.
 #include "mixrec/core/cuda_mma.cuh"
-#include "mixrec/ops/attend_rows.cuh"
+#include "mixrec/ops/attention/attend_rows.cuh"
 
 namespace mixrec::kernel {
 namespace {

@@ -3,7 +3,7 @@
 // of one kind: rows of numbers times a scalar each, added up.  The softmax runs along: when a block raises
 // the maximum of a candidate, what was summed so far is scaled down.
 #include "mixrec/core/storage.h"
-#include "mixrec/ops/attend.h"
+#include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/loops.h"
 
 #include <algorithm>
