@@ -2,9 +2,9 @@
 
 #include "mixrec/autograd/checkpoint.h"
 #include "mixrec/core/error.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/request.h"
-#include "mixrec/ops/residual_ffn.h"
 
 namespace mixrec {
 namespace {

@@ -6,11 +6,11 @@
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/attention/cross_attention.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/request.h"
-#include "mixrec/ops/residual_ffn.h"
 #include "mixrec/ops/side_mixing.h"
 
 #include <algorithm>

@@ -2,8 +2,8 @@
 
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/attention/cross_attention.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/head_mixing.h"
-#include "mixrec/ops/residual_ffn.h"
 
 namespace mixrec {
 

@@ -1,7 +1,7 @@
 #include "mixrec/nn/ffn.h"
 
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
 
 namespace mixrec {
 

@@ -4,10 +4,10 @@
 #include "mixrec/core/error.h"
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/reduce.h"
-#include "mixrec/ops/swiglu.h"
 
 #include <cmath>
 

@@ -9,7 +9,7 @@
 
 namespace mixrec::reference {
 
-// ops/swiglu.h, ops/norm.h, ops/softmax.h, ops/loss.h, ops/dropout.h: contracts are there.
+// ops/ffn/swiglu.h, ops/norm.h, ops/softmax.h, ops/loss.h, ops/dropout.h: contracts are there.
 Tensor swiglu(const Tensor& gate, const Tensor& up);
 Tensor swiglu(const Tensor& gate_up);
 
@@ -32,7 +32,7 @@ Tensor softmax_cross_entropy(const Tensor& logits, const Tensor& labels, double 
 
 Tensor dropout(const Tensor& x, double rate, Rng& rng, bool training);
 
-// ops/ffn.h, from linear() or per_head_matmul() and the fused swiglu().
+// ops/ffn/ffn.h, from linear() or per_head_matmul() and the fused swiglu().
 Tensor ffn(const Tensor& x, const Tensor& gate_up, const Tensor& down, const Tensor& residual = {});
 
 // With K and V as in MixFormer's eqs 7-8, one candidate after the other (ops/attention/cross_attention.h).

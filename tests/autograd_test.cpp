@@ -5,10 +5,10 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/arithmetic.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/norm.h"
-#include "mixrec/ops/residual_ffn.h"
 #include "mixrec/ops/softmax.h"
 #include "mixrec/tests/message_of.h"
 

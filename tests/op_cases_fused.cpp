@@ -1,10 +1,10 @@
 // Rows of the table for ops/swiglu, ops/ffn and ops/norm.
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/norm.h"
-#include "mixrec/ops/residual_ffn.h"
-#include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/op_cases.h"
 
 #include <cmath>

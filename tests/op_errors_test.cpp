@@ -4,14 +4,14 @@
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/ops/softmax.h"
-#include "mixrec/ops/swiglu.h"
 
 #include <doctest/doctest.h>
 #include <functional>

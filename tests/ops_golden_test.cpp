@@ -1,11 +1,11 @@
 // Ops against PyTorch in f64: tests/oracle/ops_golden.py.
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/matmul.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/softmax.h"
-#include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/golden.h"
 
 #include <doctest/doctest.h>

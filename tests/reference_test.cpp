@@ -5,7 +5,8 @@
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/head_mixing.h"
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/linear_by_request.h"
@@ -16,7 +17,6 @@
 #include "mixrec/ops/request.h"
 #include "mixrec/ops/side_mixing.h"
 #include "mixrec/ops/softmax.h"
-#include "mixrec/ops/swiglu.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/op_cases.h"
 

@@ -7,10 +7,10 @@
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/norm.h"
 #include "mixrec/ops/pointwise.h"
 #include "mixrec/ops/softmax.h"
-#include "mixrec/ops/swiglu.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"

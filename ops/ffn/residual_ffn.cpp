@@ -1,14 +1,14 @@
-#include "mixrec/ops/residual_ffn.h"
+#include "mixrec/ops/ffn/residual_ffn.h"
 
 #include "mixrec/autograd/checkpoint.h"
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/copy.h"
 #include "mixrec/core/dispatch.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/gemm/product.h"
 #include "mixrec/ops/norm.h"
-#include "mixrec/ops/swiglu.h"
 
 #include <algorithm>
 #include <type_traits>

@@ -12,7 +12,7 @@
 #include "mixrec/core/device.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/storage.h"
-#include "mixrec/ops/ffn.h"
+#include "mixrec/ops/ffn/ffn.h"
 #include "mixrec/ops/gemm/gemm_panels.h"
 #include "mixrec/ops/loops.h"
 

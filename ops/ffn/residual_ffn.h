@@ -1,7 +1,7 @@
 // A feed-forward network behind a norm, around which the input passes: what MixFormer's blocks are made of (eqs 4,
 // 5 and 9).
 //
-//   y = x + ffn(rms_norm(x))        rms_norm: ops/norm.h        ffn(n) = (silu(n W_gate) ⊙ (n W_up)) W_down: ops/ffn.h
+//   y = x + ffn(rms_norm(x))        rms_norm: ops/norm.h        ffn(n) = (silu(n W_gate) ⊙ (n W_up)) W_down: ops/ffn/ffn.h
 //
 // One op because of its memory and its passes over it.  On a device the residual is added by the product that makes
 // y and its gradient by the norm's backward.  It saves x, the norm's factors, n, n [W_gate, W_up] and the gated

@@ -1,4 +1,4 @@
-#include "mixrec/ops/swiglu.h"
+#include "mixrec/ops/ffn/swiglu.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/dispatch.h"

@@ -3,8 +3,8 @@
 // One thread takes 16 bytes of every operand (8 bf16, 4 f32; 1 f64), also where gate and up are the two halves
 // of wider rows.  Floor: 3 elements of traffic forward (gate, up, y), 5 backward (and dgate, dup).  Precise arithmetic
 // takes some 25 and 35 instructions an element, which hides behind it in f32 but not in bf16.
+#include "mixrec/ops/ffn/swiglu.h"
 #include "mixrec/ops/loops.cuh"
-#include "mixrec/ops/swiglu.h"
 
 namespace mixrec::kernel {
 namespace {

@@ -2,7 +2,7 @@
 //
 //   y = h W_down [+ residual]        h = silu(x W_gate) ⊙ (x W_up)        gate_up = [W_gate, W_up]
 //
-//   dh = dy W_downᵀ      dgate, dup from dh as in ops/swiglu.h      dx = dgate W_gateᵀ + dup W_upᵀ
+//   dh = dy W_downᵀ      dgate, dup from dh as in ops/ffn/swiglu.h      dx = dgate W_gateᵀ + dup W_upᵀ
 //   dW_down = hᵀ dy      dW_gate = xᵀ dgate                         dW_up = xᵀ dup        dresidual = dy
 //
 // Saves x, the weights and x gate_up; h is made again.
