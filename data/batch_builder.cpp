@@ -2,7 +2,7 @@
 
 #include "mixrec/data/dictionary.h"
 #include "mixrec/data/encodings.h"
-#include "mixrec/data/packed_data.h"
+#include "mixrec/data/packing/packed_data.h"
 
 #include <algorithm>
 #include <bit>

@@ -8,8 +8,8 @@
 #pragma once
 
 #include "mixrec/core/feature_spec.h"
-#include "mixrec/data/manifest.h"
-#include "mixrec/data/prepare.h"
+#include "mixrec/data/packing/manifest.h"
+#include "mixrec/data/packing/prepare.h"
 #include "mixrec/data/schema.h"
 
 #include <cstdint>
@@ -23,7 +23,7 @@ namespace mixrec {
 // their own: nothing from the validation rows reaches a model that is chosen by them.
 enum class TrainedOn : uint8_t { training_part, whole_period };
 
-struct PackedData;  // data/packed_data.h
+struct PackedData;  // data/packing/packed_data.h
 
 class Dataset {
  public:

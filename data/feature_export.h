@@ -3,10 +3,10 @@
 //   features.json        the rules of features and histories, tasks, table sizes, edges, means and deviations
 //   vocabulary.T.txt     texts of table T's rows 1, 2, …, one a line: those that the model knows
 //   users.txt items.txt  their ids, one a line, and
-//   feature.F            what features say of them, in this order, as in the packed form (data/packing_encode.cpp)
+//   feature.F            what features say of them, in this order, as in the packed form (data/packing/packing_encode.cpp)
 #pragma once
 
-#include "mixrec/data/packed_data.h"
+#include "mixrec/data/packing/packed_data.h"
 
 #include <string>
 #include <vector>

@@ -3,7 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/loader.h"
-#include "mixrec/data/packed_data.h"
+#include "mixrec/data/packing/packed_data.h"
 
 #include <algorithm>
 #include <cmath>

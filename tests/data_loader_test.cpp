@@ -1,7 +1,7 @@
 // Packed forms are made once and never half; loaders give the same batches whatever the threads.
 #include "mixrec/core/error.h"
 #include "mixrec/data/loader.h"
-#include "mixrec/data/packed_files.h"
+#include "mixrec/data/packing/packed_files.h"
 #include "mixrec/tests/data_files.h"
 #include "mixrec/tests/skip.h"
 

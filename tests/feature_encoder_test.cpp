@@ -5,7 +5,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/csv_reader.h"
-#include "mixrec/data/packed_data.h"
+#include "mixrec/data/packing/packed_data.h"
 #include "mixrec/tests/data_files.h"
 
 #include <algorithm>

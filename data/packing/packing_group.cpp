@@ -6,7 +6,7 @@
 //   history.H.item  history.H.time  history.H.split  history.H.signal.S  (events, by user, oldest first)
 //   history.H.user (first event by user)  history.H.end (by request: one past its newest event)
 #include "mixrec/core/error.h"
-#include "mixrec/data/packing.h"
+#include "mixrec/data/packing/packing.h"
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>

@@ -13,8 +13,8 @@
 #include "mixrec/data/dictionary.h"
 #include "mixrec/data/encodings.h"
 #include "mixrec/data/expression.h"
-#include "mixrec/data/manifest.h"
-#include "mixrec/data/packed_files.h"
+#include "mixrec/data/packing/manifest.h"
+#include "mixrec/data/packing/packed_files.h"
 #include "mixrec/data/schema.h"
 
 #include <cstring>

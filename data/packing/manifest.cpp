@@ -1,8 +1,8 @@
-#include "mixrec/data/manifest.h"
+#include "mixrec/data/packing/manifest.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/data/dictionary.h"
-#include "mixrec/data/packed_files.h"
+#include "mixrec/data/packing/packed_files.h"
 
 #include <cerrno>
 #include <cstring>

@@ -1,6 +1,6 @@
 // The first reading: tables into memory, log and history files into bucket files.
 #include "mixrec/core/error.h"
-#include "mixrec/data/packing.h"
+#include "mixrec/data/packing/packing.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
-#include "mixrec/data/prepare.h"
+#include "mixrec/data/packing/prepare.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/data/packing.h"
+#include "mixrec/data/packing/packing.h"
 
 #include <chrono>
 #include <cstdio>

@@ -2,7 +2,7 @@
 // half-written.
 #pragma once
 
-#include "mixrec/data/manifest.h"
+#include "mixrec/data/packing/manifest.h"
 #include "mixrec/data/schema.h"
 
 #include <functional>

@@ -1,4 +1,4 @@
-#include "mixrec/data/packed_files.h"
+#include "mixrec/data/packing/packed_files.h"
 
 #include "mixrec/core/error.h"
 

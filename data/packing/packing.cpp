@@ -1,4 +1,4 @@
-#include "mixrec/data/packing.h"
+#include "mixrec/data/packing/packing.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/data/time_format.h"

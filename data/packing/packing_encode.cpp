@@ -8,7 +8,7 @@
 //   vocabulary.T.txt     texts of table T's rows 1, 2, ..., one a line
 //   users.txt  items.txt texts of users and items, in the order of what is stored by them
 #include "mixrec/core/error.h"
-#include "mixrec/data/packing.h"
+#include "mixrec/data/packing/packing.h"
 
 #include <algorithm>
 #include <cmath>

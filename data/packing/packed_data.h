@@ -1,9 +1,9 @@
-// The mapped arrays behind a Dataset, as `prepare` writes them (data/packing_group.cpp,
-// data/packing_encode.cpp).
+// The mapped arrays behind a Dataset, as `prepare` writes them (data/packing/packing_group.cpp,
+// data/packing/packing_encode.cpp).
 #pragma once
 
 #include "mixrec/data/dataset.h"
-#include "mixrec/data/packed_files.h"
+#include "mixrec/data/packing/packed_files.h"
 
 #include <string>
 #include <vector>
