@@ -1,7 +1,7 @@
 // Simulates a log whose best reachable AUC is known, and trains MixFormer on it.
 //
 //   build/examples/01_quickstart [FOLDER] [STEPS]
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 #include "mixrec/models/mixformer.h"
 #include "mixrec/train/fit.h"
 

@@ -2,7 +2,7 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"
 #include "mixrec/data/prefetcher.h"
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 #include "mixrec/models/list.h"
 #include "mixrec/models/mixformer.h"
 #include "mixrec/ops/loss.h"

@@ -1,4 +1,4 @@
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/data/loader.h"

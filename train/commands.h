@@ -2,7 +2,7 @@
 // else to stderr; errors are thrown.
 #pragma once
 
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 #include "mixrec/models/model.h"
 
 #include <cstdint>

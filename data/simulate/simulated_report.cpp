@@ -1,4 +1,4 @@
-#include "mixrec/data/simulated_report.h"
+#include "mixrec/data/simulate/simulated_report.h"
 
 #include <algorithm>
 

@@ -1,8 +1,8 @@
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/data/simulated_report.h"
-#include "mixrec/data/simulated_world.h"
+#include "mixrec/data/simulate/simulated_report.h"
+#include "mixrec/data/simulate/simulated_world.h"
 #include "mixrec/data/text_output.h"
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 // with.
 #pragma once
 
-#include "mixrec/data/simulated_world.h"
+#include "mixrec/data/simulate/simulated_world.h"
 #include "mixrec/data/text_output.h"
 
 namespace mixrec::simulated {

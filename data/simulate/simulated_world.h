@@ -5,7 +5,7 @@
 #pragma once
 
 #include "mixrec/core/rng.h"
-#include "mixrec/data/simulate.h"
+#include "mixrec/data/simulate/simulate.h"
 
 #include <array>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "mixrec/data/simulated_world.h"
+#include "mixrec/data/simulate/simulated_world.h"
 
 #include <algorithm>
 #include <cmath>
