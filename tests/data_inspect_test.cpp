@@ -1,5 +1,5 @@
 // What inspect finds in a log that has one of everything that bites.
-#include "mixrec/data/inspect.h"
+#include "mixrec/data/inspect/inspect.h"
 #include "mixrec/tests/data_files.h"
 
 #include <algorithm>

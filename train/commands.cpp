@@ -2,7 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
-#include "mixrec/data/inspect.h"
+#include "mixrec/data/inspect/inspect.h"
 #include "mixrec/models/list.h"
 #include "mixrec/train/atomic_file.h"
 #include "mixrec/train/device_choice.h"

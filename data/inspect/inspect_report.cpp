@@ -1,6 +1,6 @@
 // How a report of inspect reads: as text for people, as JSON for programs.
 #include "mixrec/core/error.h"
-#include "mixrec/data/inspect.h"
+#include "mixrec/data/inspect/inspect.h"
 
 #include <algorithm>
 #include <cstdio>

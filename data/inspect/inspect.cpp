@@ -1,4 +1,4 @@
-#include "mixrec/data/inspect.h"
+#include "mixrec/data/inspect/inspect.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/data/batch_builder.h"

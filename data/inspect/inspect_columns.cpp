@@ -2,7 +2,7 @@
 // outcomes.
 #include "mixrec/data/dictionary.h"
 #include "mixrec/data/expression.h"
-#include "mixrec/data/inspect.h"
+#include "mixrec/data/inspect/inspect.h"
 
 #include <algorithm>
 #include <map>
