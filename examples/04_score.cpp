@@ -1,7 +1,7 @@
 // Scores candidates for a user with the model of a finished run: two pages of items, the user computed once.
 //
 //   build/examples/04_score RUN USER ITEM...
-#include "mixrec/train/scorer.h"
+#include "mixrec/train/serve/scorer.h"
 
 #include <cstdio>
 

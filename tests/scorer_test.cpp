@@ -1,5 +1,5 @@
 // The scorer of a run against its evaluation: plain rows, raw values, lines of JSON, kept user sides, many threads.
-#include "mixrec/train/scorer.h"
+#include "mixrec/train/serve/scorer.h"
 
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
@@ -12,8 +12,8 @@
 #include "mixrec/tests/trainer_setup.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
-#include "mixrec/train/recorded_pass.h"
-#include "mixrec/train/score_lines.h"
+#include "mixrec/train/serve/recorded_pass.h"
+#include "mixrec/train/serve/score_lines.h"
 #include "mixrec/train/verify.h"
 
 #include <atomic>

@@ -12,7 +12,7 @@
 #include "mixrec/train/open_data.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/run_folder.h"
-#include "mixrec/train/score_lines.h"
+#include "mixrec/train/serve/score_lines.h"
 
 #include <cmath>
 #include <cstdio>

@@ -9,7 +9,7 @@
 #include "mixrec/train/load_model.h"
 #include "mixrec/train/metrics.h"
 #include "mixrec/train/open_data.h"
-#include "mixrec/train/scorer.h"
+#include "mixrec/train/serve/scorer.h"
 
 #include <algorithm>
 #include <bit>

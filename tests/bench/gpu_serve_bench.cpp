@@ -18,7 +18,7 @@
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/bench/random_batch.h"
-#include "mixrec/train/recorded_pass.h"
+#include "mixrec/train/serve/recorded_pass.h"
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-#include "mixrec/train/score_lines.h"
+#include "mixrec/train/serve/score_lines.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"

@@ -1,4 +1,4 @@
-#include "mixrec/train/recorded_pass.h"
+#include "mixrec/train/serve/recorded_pass.h"
 
 #include "mixrec/core/error.h"
 

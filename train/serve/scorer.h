@@ -15,7 +15,7 @@
 
 #include "mixrec/data/feature_encoder.h"
 #include "mixrec/models/model.h"
-#include "mixrec/train/user_cache.h"
+#include "mixrec/train/serve/user_cache.h"
 
 #include <cstdint>
 #include <memory>

@@ -1,4 +1,4 @@
-#include "mixrec/train/scorer.h"
+#include "mixrec/train/serve/scorer.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"
@@ -7,7 +7,7 @@
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
 #include "mixrec/train/open_data.h"
-#include "mixrec/train/recorded_pass.h"
+#include "mixrec/train/serve/recorded_pass.h"
 
 #include <filesystem>
 #include <optional>

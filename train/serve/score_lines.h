@@ -12,7 +12,7 @@
 //   {"line":2,"error":"line 2.candidates[1]: …"}
 #pragma once
 
-#include "mixrec/train/scorer.h"
+#include "mixrec/train/serve/scorer.h"
 
 #include <functional>
 #include <iosfwd>

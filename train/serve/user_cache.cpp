@@ -1,4 +1,4 @@
-#include "mixrec/train/user_cache.h"
+#include "mixrec/train/serve/user_cache.h"
 
 namespace mixrec {
 
