@@ -1,4 +1,4 @@
-#include "mixrec/train/metrics.h"
+#include "mixrec/core/metrics.h"
 
 #include "mixrec/core/error.h"
 

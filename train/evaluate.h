@@ -1,9 +1,9 @@
 // A model on one part of a data set: probabilities, and the metrics of every task.
 #pragma once
 
+#include "mixrec/core/metrics.h"
 #include "mixrec/data/dataset.h"
 #include "mixrec/models/model.h"
-#include "mixrec/train/metrics.h"
 
 #include <concepts>
 #include <functional>

@@ -21,10 +21,10 @@
 // of it (max_minutes apart).  On a card the host works ahead and learns how steps went every log_every steps.
 #pragma once
 
+#include "mixrec/core/metrics.h"
 #include "mixrec/data/dataset.h"
 #include "mixrec/models/model.h"
 #include "mixrec/train/config.h"
-#include "mixrec/train/metrics.h"
 
 #include <string>
 #include <vector>

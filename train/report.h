@@ -2,7 +2,7 @@
 #pragma once
 
 #include "mixrec/core/feature_spec.h"
-#include "mixrec/train/metrics.h"
+#include "mixrec/core/metrics.h"
 
 #include <string>
 #include <utility>

@@ -3,11 +3,11 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
+#include "mixrec/core/metrics.h"
 #include "mixrec/data/loader.h"
 #include "mixrec/models/list.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
-#include "mixrec/train/metrics.h"
 #include "mixrec/train/open_data.h"
 #include "mixrec/train/serve/scorer.h"
 
