@@ -2,8 +2,8 @@
 #pragma once
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/safetensors.h"
 #include "mixrec/core/tensor.h"
-#include "mixrec/train/safetensors.h"
 
 #include <cmath>
 #include <string>

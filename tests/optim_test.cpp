@@ -1,8 +1,8 @@
 // Dense rules against PyTorch, groups, clipping, skipped steps, saved state, schedules.
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/safetensors.h"
 #include "mixrec/tests/message_of.h"
 #include "mixrec/tests/optim_model.h"
-#include "mixrec/train/safetensors.h"
 
 #include <algorithm>
 #include <cmath>

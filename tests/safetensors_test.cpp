@@ -1,4 +1,4 @@
-#include "mixrec/train/safetensors.h"
+#include "mixrec/core/files/safetensors.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/tests/temporary_folder.h"

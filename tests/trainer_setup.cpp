@@ -1,8 +1,8 @@
 #include "mixrec/tests/trainer_setup.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/safetensors.h"
 #include "mixrec/train/cli.h"
-#include "mixrec/train/safetensors.h"
 
 #include <chrono>
 #include <cmath>

@@ -1,7 +1,7 @@
 #include "mixrec/train/checkpoint.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/train/safetensors.h"
+#include "mixrec/core/files/safetensors.h"
 
 #include <set>
 

@@ -1,10 +1,10 @@
 #include "mixrec/train/commands.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/data/inspect/inspect.h"
 #include "mixrec/models/list.h"
-#include "mixrec/train/atomic_file.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"

@@ -1,7 +1,7 @@
 #include "mixrec/train/config.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/train/atomic_file.h"
+#include "mixrec/core/files/atomic_file.h"
 #include "mixrec/train/device_choice.h"
 
 #include <algorithm>

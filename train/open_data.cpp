@@ -1,7 +1,7 @@
 #include "mixrec/train/open_data.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/train/atomic_file.h"
+#include "mixrec/core/files/atomic_file.h"
 
 #include <nlohmann/json.hpp>
 

@@ -1,7 +1,7 @@
 #include "mixrec/train/report.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/train/atomic_file.h"
+#include "mixrec/core/files/atomic_file.h"
 
 #include <cmath>
 #include <cstdio>

@@ -1,9 +1,9 @@
 // How a run begins, passes from one phase to the next, is saved, resumed and ended.
 #include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/data/feature_encoder.h"
-#include "mixrec/train/atomic_file.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/signals.h"

@@ -1,7 +1,7 @@
-#include "mixrec/train/safetensors.h"
+#include "mixrec/core/files/safetensors.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/train/atomic_file.h"
+#include "mixrec/core/files/atomic_file.h"
 
 #include <algorithm>
 #include <bit>

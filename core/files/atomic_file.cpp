@@ -1,4 +1,4 @@
-#include "mixrec/train/atomic_file.h"
+#include "mixrec/core/files/atomic_file.h"
 
 #include "mixrec/core/error.h"
 
