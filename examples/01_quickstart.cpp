@@ -2,7 +2,7 @@
 //
 //   build/examples/01_quickstart [FOLDER] [STEPS]
 #include "mixrec/data/simulate/simulate.h"
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 #include "mixrec/train/fit.h"
 
 #include <cstdlib>

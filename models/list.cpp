@@ -1,9 +1,9 @@
 #include "mixrec/models/list.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/models/mixformer.h"
 #include "mixrec/models/mlp.h"
-#include "mixrec/models/ui_mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
+#include "mixrec/models/unified/ui_mixformer.h"
 
 namespace mixrec {
 

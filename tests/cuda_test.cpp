@@ -4,7 +4,7 @@
 #include "mixrec/data/prefetcher.h"
 #include "mixrec/data/simulate/simulate.h"
 #include "mixrec/models/list.h"
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
 #include "mixrec/optim/optimizer.h"

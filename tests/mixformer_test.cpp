@@ -1,6 +1,6 @@
 // MixFormer against golden files that a PyTorch script wrote from the equations:
 // tests/oracle/mixformer_golden.py.
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 
 #include "mixrec/autograd/gradcheck.h"
 #include "mixrec/core/error.h"

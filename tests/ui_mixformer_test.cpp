@@ -1,6 +1,6 @@
 // UI-MixFormer against golden files that a PyTorch script wrote from the equations
 // (tests/oracle/mixformer_golden.py), and its two forms against each other.
-#include "mixrec/models/ui_mixformer.h"
+#include "mixrec/models/unified/ui_mixformer.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"

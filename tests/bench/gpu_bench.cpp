@@ -11,7 +11,7 @@
 #include "mixrec/core/copy.h"
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 #include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/embedding.h"

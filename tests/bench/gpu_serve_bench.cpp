@@ -14,7 +14,7 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
-#include "mixrec/models/ui_mixformer.h"
+#include "mixrec/models/unified/ui_mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/bench/random_batch.h"

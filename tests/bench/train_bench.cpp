@@ -8,7 +8,7 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/storage.h"
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/bench/random_batch.h"

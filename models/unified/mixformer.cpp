@@ -1,4 +1,4 @@
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 
 #include "mixrec/autograd/checkpoint.h"
 #include "mixrec/core/error.h"

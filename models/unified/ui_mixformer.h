@@ -15,11 +15,11 @@
 //                       heads read of user heads: columns N_U·w … of their norms, w = D / N
 //   per candidate       item heads: one product per head over the request's shared history
 //
-// Everything else is MixFormer (models/mixformer.h): eqs 2-9 hold for each side with weights of its own; the gains
+// Everything else is MixFormer (models/unified/mixformer.h): eqs 2-9 hold for each side with weights of its own; the gains
 // of norms and the sequence FFN are shared.
 #pragma once
 
-#include "mixrec/models/mixformer.h"
+#include "mixrec/models/unified/mixformer.h"
 
 namespace mixrec {
 

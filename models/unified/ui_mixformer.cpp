@@ -1,4 +1,4 @@
-#include "mixrec/models/ui_mixformer.h"
+#include "mixrec/models/unified/ui_mixformer.h"
 
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/cuda.h"
