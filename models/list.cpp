@@ -1,7 +1,7 @@
 #include "mixrec/models/list.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/models/mlp.h"
+#include "mixrec/models/interaction/mlp.h"
 #include "mixrec/models/unified/mixformer.h"
 #include "mixrec/models/unified/ui_mixformer.h"
 

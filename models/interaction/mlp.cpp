@@ -1,4 +1,4 @@
-#include "mixrec/models/mlp.h"
+#include "mixrec/models/interaction/mlp.h"
 
 #include "mixrec/core/error.h"
 #include "mixrec/nn/init.h"
