@@ -39,8 +39,10 @@ benches := $(patsubst tests/bench/%.cpp,$(BUILD)/bench/%,$(bench_sources))
 examples := $(patsubst examples/%.cpp,$(BUILD)/examples/%,$(example_sources))
 
 optimise := $(if $(filter 1,$(DEBUG)),-O1 -g,-O3) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
-# Tests are compiled for build time: the code under test is in the library.
-optimise_tests := $(if $(SANITIZE),$(optimise),-O1)
+# Numbers are computed in core, ops and optim, batches are assembled in data/batch_builder.cpp.  Everything else is
+# compiled for build time.
+optimise_lightly := $(if $(SANITIZE),$(optimise),-O1)
+optimise_for = $(if $(filter core/% ops/% optim/% data/batch_builder.cpp,$(1)),$(optimise),$(optimise_lightly))
 # Under sanitizers GCC 12 sees uninitialised members inside <regex>.
 warnings := -Wall -Wextra -Wno-psabi $(if $(SANITIZE),-Wno-maybe-uninitialized) $(if $(CI),-Werror)
 # The whole library is built for ARCH; files named *_avx2 and *_avx512 go above it, and run only
@@ -114,12 +116,9 @@ $(BUILD)/obj/%_avx2.o: %_avx2.cpp $(prepared)
 $(BUILD)/obj/%_avx512.o: %_avx512.cpp $(prepared)
 	@mkdir -p $(@D)
 	$(call compile,$(optimise) -march=x86-64-v4 -mprefer-vector-width=512)
-$(BUILD)/obj/tests/%.o: tests/%.cpp $(prepared)
-	@mkdir -p $(@D)
-	$(call compile,$(optimise_tests) $(arch))
 $(BUILD)/obj/%.o: %.cpp $(prepared)
 	@mkdir -p $(@D)
-	$(call compile,$(optimise) $(arch))
+	$(call compile,$(call optimise_for,$<) $(arch))
 $(BUILD)/obj/%.cu.o: %.cu $(prepared)
 	@mkdir -p $(@D)
 	$(NVCC) -ccbin $(CXX_FOR_NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@

@@ -1,4 +1,4 @@
-// Rows of the table for ops/swiglu, ops/ffn and ops/norm.
+// Rows of the table for ops/ffn and ops/norm.
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/ffn/ffn.h"
