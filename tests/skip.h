@@ -1,4 +1,4 @@
-// A check that cannot run here is counted and printed, never dropped silently.
+// A check that cannot run here is printed, never dropped silently, and a test that only skips is counted as skipped.
 #pragma once
 
 #include <string>
