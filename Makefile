@@ -70,6 +70,7 @@ help:
 	@echo "make                 the command line, $(BUILD)/mixrec"
 	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
 	@echo "make test            every test;  make asan: the same under sanitizers"
+	@echo "make test-ops OP=softmax   the op table's rows of one op"
 	@echo "make bench           JSON lines: products, ops, training steps"
 	@echo "make gpu-test        on a machine with a card: every test there, then compute-sanitizer;  make gpu-bench"
 	@echo "make examples        the programs of examples/"
@@ -141,6 +142,15 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(library)
 test-build: $(tests)
 test: $(tests)
 	$(tests)
+
+# The rows of one op of the op table, without the rest of the suite: make test-ops OP=softmax.
+.PHONY: test-ops
+op_tests := $(BUILD)/tests/run_ops
+$(op_tests): $(call object,$(filter tests/op_cases% tests/expected% tests/op_test.cpp tests/main.cpp,$(test_sources))) $(library)
+	@mkdir -p $(@D)
+	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+test-ops: $(op_tests)
+	MIXREC_OP=$(OP) $(op_tests)
 
 # On a card.  tests/gpu_last_run.txt keeps what came of it.
 .PHONY: gpu-test gpu-bench need-card

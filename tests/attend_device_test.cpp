@@ -18,12 +18,6 @@ struct Requests {
   std::vector<int64_t> events, candidates;
 };
 
-Tensor offsets_of(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> at{0};
-  for (const int64_t length : lengths) at.push_back(at.back() + length);
-  return Tensor::from(at);
-}
-
 struct Outcome {
   Tensor m, du, dh;
 };

@@ -3,6 +3,7 @@
 
 #include "mixrec/core/rng.h"
 #include "mixrec/core/tensor.h"
+#include "mixrec/tests/expected.h"
 
 #include <functional>
 #include <string>
@@ -17,6 +18,10 @@ struct OpCase {
   std::function<std::vector<Tensor>(Rng&)> inputs;
   std::function<Tensor(const std::vector<Tensor>&)> run;  // a floating result
 
+  // What `run` gives for these inputs, by loops over plain numbers (tests/expected.h).  Gradients cannot tell a wrong
+  // forward: every op has a row with one.
+  std::function<Plain(const Plains&)> expected = {};
+
   // Departures from the defaults, each with its reason.
   std::string no_gradient = {};       // why the op has none
   std::string no_low_precision = {};  // why f32 and bf16 are not compared with f64
@@ -29,6 +34,11 @@ const std::vector<OpCase>& op_cases();
 Tensor normal(Rng& rng, const Shape& shape);                            // f64
 Tensor uniform(Rng& rng, const Shape& shape, double low, double high);  // f64
 Tensor integers(Rng& rng, const Shape& shape, int64_t below);           // i64 in [0, below)
+
+// Offsets of segments with the given lengths.
+Tensor offsets_of(const std::vector<int64_t>& lengths);
+
+inline Offsets host(const Tensor& offsets) { return offsets.to_vector<int64_t>(); }
 
 // A constant of a case, on the device of the inputs that it goes with.
 inline Tensor beside(const Tensor& input, const Tensor& constant) { return constant.to(input.device()); }

@@ -10,12 +10,6 @@ namespace {
 
 using Inputs = std::vector<Tensor>;
 
-Tensor offsets_of(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> at{0};
-  for (const int64_t length : lengths) at.push_back(at.back() + length);
-  return Tensor::from(at);
-}
-
 struct Layout {
   std::string name;
   std::vector<int64_t> events, candidates;  // of each request
@@ -51,43 +45,52 @@ void add_attend_cases(std::vector<OpCase>& cases) {
   for (const Layout& layout : wide_layouts()) {
     const Tensor events = offsets_of(layout.events), candidates = offsets_of(layout.candidates);
     const int64_t n = layout.heads, width = layout.width;
-    cases.push_back({"attend", layout.name,
-                     [=](Rng& rng) -> Inputs {
-                       const double most = 2 / std::sqrt(width);  // so that many events count
-                       return {uniform(rng, {candidates.to_vector<int64_t>().back(), n, width}, -most, most),
-                               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
-                     },
-                     [=](const Inputs& in) {
-                       return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
-                     }});
+    cases.push_back(
+        {"attend", layout.name,
+         [=](Rng& rng) -> Inputs {
+           const double most = 2 / std::sqrt(width);  // so that many events count
+           return {uniform(rng, {candidates.to_vector<int64_t>().back(), n, width}, -most, most),
+                   normal(rng, {events.to_vector<int64_t>().back(), n * width})};
+         },
+         [=](const Inputs& in) {
+           return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
+         },
+         [=](const Plains& in) { return expected::attend(in[0], in[1], host(events), host(candidates)); }});
   }
   for (const Layout& layout : layouts()) {
     const Tensor events = offsets_of(layout.events), candidates = offsets_of(layout.candidates);
     const int64_t n = layout.heads, width = layout.width;
-    cases.push_back({"attend", layout.name,
-                     [=](Rng& rng) -> Inputs {
-                       return {normal(rng, {candidates.to_vector<int64_t>().back(), n, width}),
-                               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
-                     },
-                     [=](const Inputs& in) {
-                       return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
-                     }});
+    cases.push_back(
+        {"attend", layout.name,
+         [=](Rng& rng) -> Inputs {
+           return {normal(rng, {candidates.to_vector<int64_t>().back(), n, width}),
+                   normal(rng, {events.to_vector<int64_t>().back(), n * width})};
+         },
+         [=](const Inputs& in) {
+           return attend(in[0], in[1], beside(in[0], events), beside(in[0], candidates));
+         },
+         [=](const Plains& in) { return expected::attend(in[0], in[1], host(events), host(candidates)); }});
     const auto inputs = [=](Rng& rng) -> Inputs {
       const int64_t queries = 4;  // their width
       return {normal(rng, {candidates.to_vector<int64_t>().back(), n, queries}),
               uniform(rng, {n, width, queries}, -.5, .5), uniform(rng, {n, width, queries}, -.5, .5),
               normal(rng, {events.to_vector<int64_t>().back(), n * width})};
     };
-    cases.push_back({"cross_attention", layout.name, inputs, [=](const Inputs& in) {
+    const auto literal = [=](const Plains& in) {
+      return expected::cross_attention(in[0], in[1], in[2], in[3], host(events), host(candidates));
+    };
+    cases.push_back({"cross_attention", layout.name, inputs,
+                     [=](const Inputs& in) {
                        return cross_attention(in[0], in[1], in[2], in[3], beside(in[0], events),
                                               beside(in[0], candidates));
-                     }});
+                     },
+                     literal});
     cases.push_back({"cross_attention", "literal, " + layout.name, inputs,
                      [=](const Inputs& in) {
                        return reference::cross_attention(in[0], in[1], in[2], in[3], beside(in[0], events),
                                                          beside(in[0], candidates));
                      },
-                     /*no_gradient=*/"", "the reference rounds after each of many plain ops"});
+                     literal, /*no_gradient=*/"", "the reference rounds after each of many plain ops"});
   }
 }
 

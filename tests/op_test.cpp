@@ -10,6 +10,7 @@
 #include "mixrec/tests/op_cases.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <doctest/doctest.h>
 #include <filesystem>
@@ -29,6 +30,12 @@ Tolerance tolerance(DType dtype) {
   if (dtype == bf16) return {2e-2, 2e-2};
   if (dtype == f32) return {1e-5, 1e-4};
   return {1e-12, 1e-11};
+}
+
+// One op alone, where the environment names it: make test-ops OP=softmax.
+const std::string& chosen_op() {
+  static const std::string name = std::getenv("MIXREC_OP") ? std::getenv("MIXREC_OP") : "";
+  return name;
 }
 
 std::vector<Tensor> on(Device device, std::vector<Tensor> tensors) {
@@ -135,7 +142,10 @@ struct Guards {
 
 template <class F>
 void for_all_cases(F f) {
+  int rows = 0;
   for (const OpCase& row : op_cases()) {
+    if (!chosen_op().empty() && row.op != chosen_op()) continue;
+    ++rows;
     CAPTURE(row.op);
     CAPTURE(row.label);
     try {
@@ -144,6 +154,11 @@ void for_all_cases(F f) {
       FAIL_CHECK(error.what());
     }
   }
+  CHECK_MESSAGE(rows > 0, "the table has no op '", chosen_op(), "'");
+}
+
+Plain plain(const Tensor& x) {
+  return x.defined() ? Plain{{x.shape().begin(), x.shape().end()}, x.to_vector<double>()} : Plain{};
 }
 
 // Against central differences, over a sample of the elements of large inputs: they are there for the reductions
@@ -196,6 +211,21 @@ void check_strides(Device device) {
 }
 
 }  // namespace
+
+TEST_CASE("ops: values are those of loops over plain numbers") {
+  for_all_cases([](const OpCase& row) {
+    if (!row.expected) return;
+    const auto inputs = inputs_of(row);
+    Plains numbers;
+    for (const Tensor& x : inputs) numbers.push_back(plain(x));
+    const Plain expected = row.expected(numbers);
+    const Tensor y = row.run(inputs).detach().contiguous();
+    REQUIRE(plain(y).shape == expected.shape);
+    const Tensor wanted = Tensor::from(expected.values, y.shape());
+    CHECK(distance(y, wanted) <= 1e-13);
+    CHECK(row_distance(y, wanted) <= 1e-12);
+  });
+}
 
 TEST_CASE("ops: gradients agree with finite differences in f64") {
   // Thousands of tiny calls: on a busy machine threads would mostly wait for each other.
@@ -255,20 +285,49 @@ TEST_CASE("cuda: ops: row strides and misaligned rows give the numbers of dense 
   if (has_card("row strides of the op table on a card")) check_strides(kCard);
 }
 
-TEST_CASE("ops: every op has a row in the table") {
-  std::set<std::string> rows;
-  for (const OpCase& row : op_cases()) rows.insert(row.op);
+namespace {
+
+std::string text_of(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+// The names in MR_OP under a folder.
+std::set<std::string> named_ops(const std::string& folder) {
+  std::set<std::string> names;
   const std::string mark = "MR_OP(\"";
-  int found = 0;
-  for (const auto& file : std::filesystem::recursive_directory_iterator("ops")) {
+  for (const auto& file : std::filesystem::recursive_directory_iterator(folder)) {
     if (file.path().extension() != ".cpp") continue;
-    std::ifstream stream(file.path());
-    const std::string text((std::istreambuf_iterator<char>(stream)), {});
-    for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at), ++found) {
+    const std::string text = text_of(file.path());
+    for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at)) {
       at += mark.size();
-      const std::string op = text.substr(at, text.find('"', at) - at);
-      CHECK_MESSAGE(rows.contains(op), file.path().string(), " has op ", op, " without a row");
+      names.insert(text.substr(at, text.find('"', at) - at));
     }
   }
-  CHECK(found > 0);
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("op table: every op has a row whose values are known without the library") {
+  std::set<std::string> rows, known;
+  for (const OpCase& row : op_cases()) {
+    rows.insert(row.op);
+    if (row.expected) known.insert(row.op);
+  }
+  const auto ops = named_ops("ops");
+  CHECK(ops.size() > 50);
+  for (const std::string& op : ops) CHECK_MESSAGE(rows.contains(op), op, " has no row");
+  for (const std::string& op : rows) CHECK_MESSAGE(known.contains(op), "no row of ", op, " has `expected`");
+}
+
+TEST_CASE("op table: what it expects is computed without the library") {
+  const std::string mark = "#include \"mixrec/";
+  for (const auto& file : std::filesystem::directory_iterator("tests")) {
+    const std::string name = file.path().filename().string();
+    if (!name.starts_with("expected")) continue;
+    const std::string text = text_of(file.path());
+    for (size_t at = text.find(mark); at != std::string::npos; at = text.find(mark, at + 1))
+      CHECK_MESSAGE(text.substr(at).starts_with(mark + "tests/expected.h\""), name);
+  }
 }

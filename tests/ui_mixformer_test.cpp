@@ -12,6 +12,7 @@
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
 #include "mixrec/tests/message_of.h"
+#include "mixrec/tests/op_cases.h"
 
 #include <doctest/doctest.h>
 #include <thread>
@@ -90,12 +91,6 @@ Tensor random_ids(int64_t count, int64_t rows, Rng& rng) {
   for (int64_t i = 0; i < count; ++i)
     ids.data<int64_t>()[i] = static_cast<int64_t>(rng.below(static_cast<uint64_t>(rows)));
   return ids;
-}
-
-Tensor offsets_of(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> offsets{0};
-  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return Tensor::from(offsets);
 }
 
 FeatureColumn random_column(const FeatureSpec& f, int64_t rows, Rng& rng) {
