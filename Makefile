@@ -1,5 +1,8 @@
 # mixrec: `make` builds, `make demo` shows, `make test` proves.  `make help` lists the rest.
 
+version := 0.2.0
+comma   := ,
+
 BUILD   ?= build
 ARCH    ?= x86-64-v3
 CXX     ?= g++
@@ -49,10 +52,11 @@ warnings := -Wall -Wextra -Wno-psabi $(if $(SANITIZE),-Wno-maybe-uninitialized) 
 # after a look at the processor; files named *_baseline go below it: they run on any.
 arch     := -march=$(ARCH)
 maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
-CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) -I$(BUILD)/include -I$(BUILD)/generated
+# No path of the machine that builds gets into what is built.
+prefix_map := -ffile-prefix-map=$(BUILD)/include/mixrec/= -ffile-prefix-map=$(CURDIR)=.
+CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) $(prefix_map) -I$(BUILD)/include -I$(BUILD)/generated
 LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS   += -lpthread
-comma     := ,
 ifeq ($(CUDA),1)
 cuda_home := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 LDLIBS    += -L$(cuda_home)/lib64 -Wl,-rpath,$(cuda_home)/lib64 -lcublasLt -lcudart_static -ldl -lrt
@@ -60,7 +64,7 @@ LDLIBS    += -L$(cuda_home)/lib64 -Wl,-rpath,$(cuda_home)/lib64 -lcublasLt -lcud
 gencode   := $(foreach a,$(CUDA_ARCH),-gencode=arch=compute_$(a),code=sm_$(a)) $(addprefix -gencode=arch=compute_80$(comma)code=compute_,$(filter 80,$(CUDA_ARCH)))
 CXX_FOR_NVCC ?= $(lastword $(CXX))
 NVCCFLAGS += -std=c++20 -O3 -lineinfo $(gencode) --expt-relaxed-constexpr --extended-lambda -Xcudafe --diag_suppress=177 \
-  -Xcompiler -fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unused-parameter -I$(BUILD)/include -I$(BUILD)/generated $(if $(CI),-Werror all-warnings)
+  -Xcompiler -fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unused-parameter $(addprefix -Xcompiler ,$(prefix_map)) -I$(BUILD)/include -I$(BUILD)/generated $(if $(CI),-Werror all-warnings)
 endif
 
 .PHONY: all lib help
@@ -78,16 +82,49 @@ help:
 	@echo "BUILD=DIR puts everything elsewhere than build/;  ARCH=x86-64-v2 builds for older processors"
 	@echo "CUDA=1 or 0 builds with CUDA or without (default: as nvcc and a card are here);  CUDA_ARCH=90a"
 
-$(BUILD)/include/mixrec:
-	@mkdir -p $(BUILD)/include && ln -sfn $(CURDIR) $@
+# What every object depends on is written before anything is compared: the link that lets sources say
+# "mixrec/core/tensor.h", and what this build contains, each only where it would say something else.  A rule would
+# come too late for the link: without it make takes every header for lost.
+goals     := $(or $(MAKECMDGOALS),all)
+compiling := $(filter-out help clean format lint-links,$(goals))
+define config_h
+// Written by make: what this build contains.
+#pragma once
+#define MIXREC_VERSION "$(version)"
+#define MIXREC_CUDA $(CUDA)
+#define MIXREC_CUDA_ARCH "$(if $(filter 1,$(CUDA)),$(CUDA_ARCH))"
+#define MIXREC_ARCH "$(ARCH)"
+endef
+define commit_h
+// Written by make: the commit that was built, "" outside a checkout, with a + when files differ from it.
+#pragma once
+#define MIXREC_COMMIT "$(subst -dirty,+,$(shell git describe --always --dirty --exclude='*' --abbrev=12 2>/dev/null))"
+endef
+ifneq ($(compiling),)
+# $(call write,FILE,TEXT)
+write = $(shell mkdir -p $(dir $(1)))$(if $(call differs,$(file <$(1)),$(2)),$(file >$(1),$(2)))
+differs = $(or $(subst x$(1),,x$(2)),$(subst x$(2),,x$(1)))
+here := $(shell mkdir -p $(BUILD)/include && realpath --relative-to=$(BUILD)/include .)
+ifneq ($(here),$(shell readlink $(BUILD)/include/mixrec))
+$(shell ln -sfn $(here) $(BUILD)/include/mixrec)
+endif
+$(call write,$(BUILD)/generated/mixrec/config.h,$(config_h))
+$(call write,$(BUILD)/generated/mixrec/commit.h,$(commit_h))
+# Objects of other flags are of no use.
+$(call write,$(BUILD)/generated/flags,$(lastword $(CXX)) $(ARCH) debug $(DEBUG) sanitize $(SANITIZE))
+endif
 
-# Written anew only when it says something else, so that the same build stays built.
-$(BUILD)/generated/mixrec/config.h: always
-	@mkdir -p $(@D)
-	@printf '// Written by make: what this build contains.\n#pragma once\n#define MIXREC_CUDA %s\n#define MIXREC_CUDA_ARCH "%s"\n#define MIXREC_ARCH "%s"\n' \
-	  '$(CUDA)' '$(if $(filter 1,$(CUDA)),$(CUDA_ARCH))' '$(ARCH)' > $@.new
-	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-.PHONY: always
+# "[12/130] ops/gemm/gemm.cpp" for each file that is compiled or linked; with V=1 the commands themselves.  A dry run
+# counts what there is to do.
+V ?=
+counts := $(if $(compiling),$(if $(V)$(findstring n,$(firstword -$(MAKEFLAGS))),,yes))
+to_build := $(if $(counts),$(shell MAKEFLAGS= $(MAKE) -n --no-print-directory V= counts= $(MAKEOVERRIDES) $(goals) 2>/dev/null | grep -c '^echo "\['))
+quiet  := $(if $(V),,@)
+step    = $(if $(V),@:,@$(eval steps += x)echo "[$(words $(steps))/$(to_build)] $(1)")
+ifneq ($(filter-out 0,$(to_build)),)
+$(info mixrec $(version): $(shell $(CXX) --version | head -1)$(comma) $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up$(comma) \
+  $(if $(filter 1,$(CUDA)),CUDA $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for sm_$(CUDA_ARCH),no CUDA))
+endif
 
 # Header packages of Debian: installed when we may, named when we may not.
 packages := doctest-dev nlohmann-json3-dev libcli11-dev
@@ -101,42 +138,45 @@ $(BUILD)/packages:
 	  elif sudo -n true 2>/dev/null; then (sudo apt-get update -qq && sudo $$install) >$(BUILD)/packages.log 2>&1; fi; \
 	fi; \
 	if missing; then echo "make: some of <doctest>, <nlohmann/json>, <CLI11> are not installed. Run: apt-get install $(packages)"; exit 1; fi
-	@echo "mixrec: $$($(CXX) --version | head -1), $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up, CUDA $(if $(filter 1,$(CUDA)),$$($(NVCC) --version | tail -2 | head -1 | sed 's/.*release //; s/,.*//') for sm_$(CUDA_ARCH),no)"
 	@touch $@
 
-prepared := $(BUILD)/generated/mixrec/config.h | $(BUILD)/include/mixrec $(BUILD)/packages
+prepared := $(BUILD)/generated/flags | $(BUILD)/packages
 
-compile = $(CXX) $(CXXFLAGS) $(1) -MMD -MP -c $< -o $@
+compile = $(quiet)mkdir -p $(@D) && $(CXX) $(CXXFLAGS) $(1) -MMD -MP -c $< -o $@
+link    = $(quiet)mkdir -p $(@D) && $(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
 
 $(BUILD)/obj/%_baseline.o: %_baseline.cpp $(prepared)
-	@mkdir -p $(@D)
+	$(call step,$<)
 	$(call compile,$(optimise) -march=x86-64)
 $(BUILD)/obj/%_avx2.o: %_avx2.cpp $(prepared)
-	@mkdir -p $(@D)
+	$(call step,$<)
 	$(call compile,$(optimise) -march=x86-64-v3)
 $(BUILD)/obj/%_avx512.o: %_avx512.cpp $(prepared)
-	@mkdir -p $(@D)
+	$(call step,$<)
 	$(call compile,$(optimise) -march=x86-64-v4 -mprefer-vector-width=512)
 $(BUILD)/obj/%.o: %.cpp $(prepared)
-	@mkdir -p $(@D)
+	$(call step,$<)
 	$(call compile,$(call optimise_for,$<) $(arch))
 $(BUILD)/obj/%.cu.o: %.cu $(prepared)
-	@mkdir -p $(@D)
-	$(NVCC) -ccbin $(CXX_FOR_NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+	$(call step,$<)
+	$(quiet)mkdir -p $(@D) && $(NVCC) -ccbin $(CXX_FOR_NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
+# D: without times and owners, so that equal objects are an equal archive.
 $(library): $(call object,$(library_sources))
-	@rm -f $@ && ar rcs $@ $^
+	$(call step,$@)
+	$(quiet)rm -f $@ && ar rcsD $@ $^
 $(binary): $(call object,train/main.cpp) $(library)
-	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	$(call step,$@)
+	$(link)
 $(tests): $(call object,$(test_sources)) $(library)
-	@mkdir -p $(@D)
-	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	$(call step,$@)
+	$(link)
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(library)
-	@mkdir -p $(@D)
-	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	$(call step,$@)
+	$(link)
 $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(library)
-	@mkdir -p $(@D)
-	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	$(call step,$@)
+	$(link)
 
 .PHONY: test test-build
 test-build: $(tests)
@@ -193,7 +233,7 @@ examples: $(examples)
 lint: lint-headers lint-isa
 	tests/lint.sh
 # Every header compiles alone.
-lint-headers: $(prepared)
+lint-headers: | $(BUILD)/packages
 	@printf '%s\n' $(call files,$(rooms),*.h) | xargs -P $(JOBS) -I{} sh -c \
 	  'echo "#include \"mixrec/{}\"" | $(CXX) $(CXXFLAGS) $(arch) -fsyntax-only -x c++ - || { echo "{} does not compile alone"; exit 255; }'
 	@echo "lint-headers: ok"
@@ -207,7 +247,6 @@ lint-isa: $(isa_objects)
 
 # Headers, library, binary, pkg-config and CMake files.
 .PHONY: install
-version := 0.1.0
 install: $(library) $(binary)
 	@for header in $(call files,$(rooms),*.h); do \
 	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/mixrec/$$header || exit 1; done

@@ -1,6 +1,7 @@
 #include "mixrec/core/error.h"
 
 #include <algorithm>
+#include <iterator>
 #include <vector>
 
 namespace mixrec::detail {
@@ -9,8 +10,23 @@ namespace {
 
 thread_local const char* op_name = "";
 
-// "…/ops/matmul.cpp" -> "ops/matmul.cpp": the last folder and the file say enough.
-std::string_view short_path(std::string_view path) {
+// Sources whose errors speak of what a user gave: files, configurations, options, requests, the environment.
+constexpr std::string_view kAboutUserInput[] = {"data/",          "train/",         "core/files/",
+                                                "core/cpu.",      "models/options", "models/list.",
+                                                "optim/options.", "optim/schedule."};
+
+bool is_about_user_input(std::string_view path) {
+  return std::any_of(std::begin(kAboutUserInput), std::end(kAboutUserInput),
+                     [&](std::string_view start) { return path.starts_with(start); });
+}
+
+// The path below the project's root.  Sources are compiled from there, headers are included through a folder
+// named mixrec; of a program elsewhere the last folder and the file say enough.
+std::string_view project_path(std::string_view path) {
+  constexpr std::string_view kHeaders = "include/mixrec/";
+  if (const auto at = path.rfind(kHeaders); at != std::string_view::npos)
+    return path.substr(at + kHeaders.size());
+  if (!path.starts_with('/')) return path;
   const auto file = path.rfind('/');
   if (file == std::string_view::npos || file == 0) return path;
   const auto folder = path.rfind('/', file - 1);
@@ -27,7 +43,9 @@ OpScope::~OpScope() { op_name = outer_; }
 void fail(const char* file, int line, const std::string& message) {
   std::string text;
   if (*op_name) text = concat_message("[", op_name, "] ");
-  throw Error(concat_message(text, message, " (", short_path(file), ":", line, ")"));
+  const std::string_view path = project_path(file);
+  if (is_about_user_input(path)) throw Error(text + message);
+  throw Error(concat_message(text, message, " (", path, ":", line, ")"));
 }
 
 int edit_distance(std::string_view a, std::string_view b) {

@@ -4,8 +4,8 @@
 //
 //   [matmul] inner sizes differ: [2, 3] x [4, 5] (ops/matmul.cpp:28)
 //
-// Errors are thrown, never aborted.  The operation name in front is the innermost `MR_OP` of the running
-// thread.
+// Errors are thrown, never aborted.  In front is the innermost `MR_OP` of the running thread.  The place at the
+// end is left out where the sentence is for a user: in data/, train/ and what else core/error.cpp lists.
 #pragma once
 
 #include <sstream>
@@ -50,7 +50,7 @@ class OpScope {
   const char* outer_;
 };
 
-// Throws Error("[op] message (file:line)"); `file` is cut to the part below the project's root.
+// Throws Error("[op] message (file:line)"), or without a place; `file` is cut to what is below the root.
 [[noreturn]] void fail(const char* file, int line, const std::string& message);
 
 int edit_distance(std::string_view a, std::string_view b);
