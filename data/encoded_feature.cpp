@@ -44,9 +44,12 @@ int64_t EncodedFeature::row_of(std::string_view text) const {
   return number == Dictionary::kNone ? kUnknownRow : int64_t{number} + 1;
 }
 
-void EncodedFeature::put_number(float value, Cells& to) const {
+void EncodedFeature::put_number(double value, Cells& to) const {
   if (spec().kind == FeatureKind::numeric) {
-    to.values.push_back(standardised(value, rule.log1p, numbers[0], numbers[1]));
+    const float number = standardised(value, rule.log1p, numbers[0], numbers[1]);
+    MR_CHECK(std::isnan(value) || (fits_f32(value) && std::isfinite(number)), value,
+             " is beyond the numbers that the model computes with");
+    to.values.push_back(number);
   } else {
     to.ids.push_back(bucket_row(value, numbers));
   }
@@ -54,7 +57,7 @@ void EncodedFeature::put_number(float value, Cells& to) const {
 
 // A cell of a file that is not empty.
 void EncodedFeature::put_cell(std::string_view text, Cells& to) const {
-  if (is_number()) return put_number(static_cast<float>(number_of(std::string(text))), to);
+  if (is_number()) return put_number(number_of(std::string(text)), to);
   if (!is_list()) return to.ids.push_back(row_of(text));
   for_each_element(text, rule.list_separator,
                    [&](std::string_view element) { to.ids.push_back(row_of(element)); });
@@ -65,7 +68,7 @@ void EncodedFeature::put_missing(Cells& to) const {
   if (rule.rate) return to.values.push_back(standardised(numbers[2], false, numbers[0], numbers[1]));
   if (!rule.part.empty()) return to.ids.push_back(kUnknownRow);
   if (rule.missing && !rule.missing->empty()) return put_cell(*rule.missing, to);
-  if (is_number()) return put_number(std::numeric_limits<float>::quiet_NaN(), to);
+  if (is_number()) return put_number(std::numeric_limits<double>::quiet_NaN(), to);
   if (is_list()) return to.end_row();
   to.ids.push_back(row_of(""));
 }
@@ -88,7 +91,7 @@ void EncodedFeature::put(const Value& value, Cells& to) const {
     return to.end_row();
   }
   if (!rule.part.empty() || rule.matches) return put_whole(number_of(value), to);
-  if (is_number()) return put_number(static_cast<float>(number_of(value)), to);
+  if (is_number()) return put_number(number_of(value), to);
   MR_CHECK(!std::holds_alternative<double>(value), shown(value), " is a number, the feature is a text");
   text ? put_cell(*text, to) : put_cell(std::to_string(std::get<int64_t>(value)), to);
 }

@@ -39,7 +39,7 @@ struct EncodedFeature : ExportedFeature {
 
  private:
   int64_t row_of(std::string_view text) const;
-  void put_number(float value, Cells& to) const;
+  void put_number(double value, Cells& to) const;
   void put_cell(std::string_view text, Cells& to) const;
   void put_whole(double value, Cells& to) const;
 };

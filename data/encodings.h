@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -27,6 +28,9 @@ inline uint32_t bucket_row(double value, std::span<const double> edges) {
   return kFirstBucketRow +
          static_cast<uint32_t>(std::upper_bound(edges.begin(), edges.end(), value) - edges.begin());
 }
+
+// Whether a number keeps its size as f32, in which models compute.
+inline bool fits_f32(double value) { return std::abs(value) <= std::numeric_limits<float>::max(); }
 
 // The number that is standardised: `value`, or sign(value) log(1 + abs(value)).
 inline double transformed(double value, bool log1p) {

@@ -16,7 +16,8 @@ struct Expression::Node {
   size_t column = 0;
   std::unique_ptr<Node> left, right;
 
-  double value(const CsvReader& reader) const;
+  // `missing` given: an empty cell where a number is needed sets it, and reads as 0.
+  double value(const CsvReader& reader, bool* missing) const;
   double compare_text(const CsvReader& reader) const;
 };
 
@@ -147,26 +148,27 @@ double Expression::Node::compare_text(const CsvReader& reader) const {
   return (reader.cell(column_node.column) == literal.text) == (text == "==");
 }
 
-double Expression::Node::value(const CsvReader& reader) const {
+double Expression::Node::value(const CsvReader& reader, bool* missing) const {
   switch (kind) {
     case Kind::number:
       return number;
     case Kind::text:
       return 0;  // reached only as a whole expression, which the constructor refuses
     case Kind::column:
+      if (missing && reader.cell(column).empty()) return *missing = true, 0;
       return reader.number(column);
     case Kind::negate:
-      return -left->value(reader);
+      return -left->value(reader, missing);
     case Kind::invert:
-      return left->value(reader) == 0;
+      return left->value(reader, missing) == 0;
     case Kind::binary:
       break;
   }
   if (left->kind == Kind::text || right->kind == Kind::text) return compare_text(reader);
-  const double a = left->value(reader);
-  if (text == "&&") return a != 0 && right->value(reader) != 0;
-  if (text == "||") return a != 0 || right->value(reader) != 0;
-  const double b = right->value(reader);
+  const double a = left->value(reader, missing);
+  if (text == "&&") return a != 0 && right->value(reader, missing) != 0;
+  if (text == "||") return a != 0 || right->value(reader, missing) != 0;
+  const double b = right->value(reader, missing);
   if (text == "<") return a < b;
   if (text == "<=") return a <= b;
   if (text == ">") return a > b;
@@ -190,7 +192,15 @@ Expression& Expression::operator=(Expression&&) noexcept = default;
 Expression::~Expression() = default;
 
 double Expression::operator()(const CsvReader& reader) const {
-  const double result = root_->value(reader);
+  const double result = root_->value(reader, nullptr);
+  MR_CHECK(std::isfinite(result), reader.place(), ": \"", text_, "\" is not a finite number");
+  return result;
+}
+
+std::optional<double> Expression::value_or_missing(const CsvReader& reader) const {
+  bool missing = false;
+  const double result = root_->value(reader, &missing);
+  if (missing) return std::nullopt;
   MR_CHECK(std::isfinite(result), reader.place(), ": \"", text_, "\" is not a finite number");
   return result;
 }

@@ -10,6 +10,7 @@
 #include "mixrec/data/csv_reader.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,9 @@ class Expression {
   // Value on the reader's current row; throws, naming file, line, column and cell, where a number is needed
   // and the cell is none.
   double operator()(const CsvReader& reader) const;
+
+  // The same; nothing when the value depends on a number whose cell is empty.
+  std::optional<double> value_or_missing(const CsvReader& reader) const;
 
   const std::string& text() const { return text_; }
 

@@ -3,6 +3,7 @@
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/loader.h"
 #include "mixrec/tests/data_files.h"
+#include "mixrec/tests/small_log.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,60 +14,7 @@
 #include <vector>
 
 using namespace mixrec;
-using mixrec::test::DataFolder;
-
-namespace {
-
-// A log of ten days, one row each; features given as JSON lists.
-struct Small {
-  std::string user_features = R"("user")", item_features = R"("item")", context_features;
-  std::string tasks = R"("label": "label == 1")", tables, histories,
-              split = R"("by": "date", "test_days": 2)";
-  std::string log_options = R"(, "time": {"column": "day", "unit": "day"})";
-
-  std::string schema() const {
-    return R"({"log": {"files": "log.csv", "user": "user", "item": "item")" + log_options +
-           R"(}, "tables": {)" + tables + R"(}, "tasks": {)" + tasks + R"(}, "features": {"user": [)" +
-           user_features + R"(], "item": [)" + item_features + R"(], "context": [)" + context_features +
-           R"(]}, "histories": {)" + histories + R"(}, "split": {)" + split + "}}";
-  }
-  Dataset open(const DataFolder& folder) const {
-    return Dataset::open(parse_schema(schema()), folder.path());
-  }
-};
-
-// All rows of a split as one batch, in the order of the log.
-RequestBatch all_rows(const Dataset& data, Split split, std::optional<TrainedOn> trained_on = std::nullopt) {
-  Loader loader(data, split,
-                {.batch_size = 1000, .shuffle = Shuffle::none, .workers = 0, .trained_on = trained_on});
-  auto batch = loader.next();
-  batch->validate(data.spec());
-  return std::move(*batch);
-}
-
-size_t feature(const Dataset& data, const std::string& name) {
-  for (size_t f = 0; f < data.spec().features.size(); ++f)
-    if (data.spec().features[f].name == name) return f;
-  FAIL("no feature " << name);
-  return 0;
-}
-
-std::vector<int64_t> ids(const Dataset& data, Split split, const std::string& name) {
-  return all_rows(data, split).features[feature(data, name)].ids.to_vector<int64_t>();
-}
-std::vector<float> values(const Dataset& data, Split split, const std::string& name) {
-  return all_rows(data, split).features[feature(data, name)].values.to_vector<float>();
-}
-
-std::string days(const std::vector<std::string>& cells) {
-  std::string text = "user,item,day,x,label\n";
-  for (size_t d = 0; d < cells.size(); ++d)
-    text += "u,i" + std::to_string(d) + "," + std::to_string(d) + "," + cells[d] + "," +
-            std::to_string(d % 2) + "\n";
-  return text;
-}
-
-}  // namespace
+using namespace mixrec::test;
 
 TEST_SUITE("data encodings") {
   TEST_CASE("quantile buckets are equal shares of the training rows, ties together, missing apart") {
@@ -76,10 +24,11 @@ TEST_SUITE("data encodings") {
     small.context_features = R"({"column": "x", "quantiles": 4})";
     const Dataset data = small.open(folder);
     const auto train = ids(data, Split::train, "x"), test = ids(data, Split::test, "x");
-    // Seven training values 1 1 1 1 2 3 4: quartiles begin at 1 (dropped, it is the least), 1, 3.
-    CHECK(train == std::vector<int64_t>{2, 2, 2, 2, 2, 3, 1, 3});
-    CHECK(test == std::vector<int64_t>{3, 2});
-    CHECK(data.spec().features[feature(data, "x")].rows == 4);
+    // Seven training values 1 1 1 1 2 3 4: the first quarter ends inside the ones, nearer to their begin, where nothing
+    // is cut off; the half ends nearer to their end, so that 2 begins a bucket; the last quarter begins at 3.
+    CHECK(train == std::vector<int64_t>{2, 2, 2, 2, 3, 4, 1, 4});
+    CHECK(test == std::vector<int64_t>{4, 2});
+    CHECK(data.spec().features[feature(data, "x")].rows == 5);
   }
 
   TEST_CASE("fixed buckets begin at their edges") {

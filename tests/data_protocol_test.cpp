@@ -164,6 +164,38 @@ TEST_SUITE("data protocol") {
     CHECK(shown(data, Split::train).front().row == 0);
   }
 
+  TEST_CASE("no part, day or share counts a row that duplicates drops") {
+    const auto parts = [](const std::string& log, const std::string& split) {
+      DataFolder folder;
+      folder.write("log.csv", log);
+      const Dataset data = Dataset::open(
+          parse_schema(
+              R"({"log": {"files": "log.csv", "user": "user", "item": "item", "duplicates": ["user", "item"],
+            "time": {"column": "day", "unit": "day"}}, "tasks": {"label": "label"}, "features": {"item": ["item"]},
+            "split": )" +
+              split + "}"),
+          folder.path());
+      std::vector<int64_t> rows;
+      for (const auto& part : data.manifest().splits) rows.push_back(part.rows);
+      return rows;
+    };
+    std::string log = "user,item,day,label\n";
+    for (int k = 0; k < 20; ++k)
+      log += "u" + std::to_string(k % 2) + ",i" + std::to_string(k) + "," + std::to_string(k) + "," +
+             std::to_string(k / 2 % 2) + "\n";
+    std::string repeated = log;
+    for (int k = 0; k < 20; ++k) repeated += "u1,i19,19,1\n";
+    // The item was there before: this row does not make day 40 the last one.
+    const std::string later = log + "u0,i0,40,1\nu1,i1,33,0\n";
+    using Rows = std::vector<int64_t>;
+    const std::string fraction = R"({"by": "fraction", "test": 0.2, "validation": 0.2})",
+                      days = R"({"by": "date", "test_days": 2, "validation_days": 3})";
+    for (const std::string& one : {log, repeated, later}) {
+      CHECK(parts(one, fraction) == Rows{12, 4, 4});
+      CHECK(parts(one, days) == Rows{15, 3, 2});
+    }
+  }
+
   TEST_CASE("vocabularies come from the training rows; selection knows only its own part") {
     DataFolder folder;
     folder.write("log.csv", small_log());

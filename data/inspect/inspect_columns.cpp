@@ -112,7 +112,9 @@ struct Labels {
     }
   }
   float operator()(size_t t, const CsvReader& reader) const {
-    return masks[t] && (*masks[t])(reader) == 0 ? -1 : static_cast<float>(rules[t](reader));
+    return masks[t] && (*masks[t])(reader) == 0
+               ? -1
+               : static_cast<float>(rules[t].value_or_missing(reader).value_or(-1));
   }
   std::vector<Expression> rules;
   std::vector<std::optional<Expression>> masks;

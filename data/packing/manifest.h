@@ -30,7 +30,7 @@ struct TableInfo {
 };
 
 struct TaskStats {
-  int64_t rows = 0;                  // rows whose label counts
+  int64_t rows = 0;                  // labelled rows: neither an empty label, masked nor of weight 0
   double weight = 0, positives = 0;  // sums of weights, and of weight times label
 
   double rate() const { return weight > 0 ? positives / weight : 0; }
@@ -43,7 +43,7 @@ struct SplitStats {
 };
 
 struct Manifest {
-  static constexpr int kVersion = 2;
+  static constexpr int kVersion = 3;
 
   std::string packed_key;
   std::vector<SourceFile> sources;

@@ -3,7 +3,6 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/time_format.h"
 
-#include <bit>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -29,8 +28,18 @@ Place place_of(const FeatureRule& rule, const Schema& schema) {
 
 }  // namespace
 
-float as_float(uint32_t raw) { return std::bit_cast<float>(raw); }
-uint32_t as_raw(float value) { return std::bit_cast<uint32_t>(value); }
+void MomentSum::add(double value, double weight) {
+  if (weight == 0 || std::isnan(value)) return;
+  weight_ += weight;
+  const long double from_mean = value - mean_;
+  mean_ += from_mean * (weight / weight_);
+  squares_ += weight * from_mean * (value - mean_);
+}
+
+double MomentSum::deviation() const {
+  if (squares_ <= 0) return 1;
+  return static_cast<double>(std::sqrt(squares_ / weight_));
+}
 
 Packing::Packing(const Schema& the_schema, std::string data_folder, std::string out_folder)
     : schema(the_schema),
@@ -46,7 +55,7 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
     column.of_entity = rule.joined.empty() && rule.part.empty() &&
                        ((column.place == Place::user && rule.column == schema.user) ||
                         (column.place == Place::item && rule.column == schema.item));
-    if (column.place >= Place::request) column.slot = layout.slots++;
+    if (column.place >= Place::request) column.slot = column.is_number() ? layout.numbers++ : layout.ids++;
     if (column.is_list()) column.cells = std::make_unique<Dictionary>();
     if (column.of_entity && rule.encoding == Encoding::vocabulary && !column.is_list())
       column.values = column.place == Place::user ? &users : &items;
@@ -75,26 +84,36 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
   buckets = static_cast<uint32_t>(std::min<int64_t>(bytes / kBucketBytes + 1, 512));
 }
 
-uint32_t Column::raw_text(std::string_view text) {
+uint32_t Column::id_of(std::string_view text) {
   if (text.empty() && rule->missing) text = *rule->missing;
   if (is_list()) return cells->add(text);
   if (rule->encoding == Encoding::hash) return hash_row(text, rule->buckets);
   return values->add(text);
 }
 
-uint32_t Column::raw_missing() {
-  if (!rule->part.empty()) return 0;
-  if (!is_number()) return raw_text("");
+double Column::missing_number() const {
   double value = std::numeric_limits<double>::quiet_NaN();
   MR_CHECK(!rule->missing || parse_number(*rule->missing, value), "feature '", rule->spec.name,
            "': its \"missing\" value '", rule->missing.value_or(""), "' is not a number");
-  return as_raw(static_cast<float>(value));
+  return value;
 }
 
-uint32_t Column::raw(const CsvReader& reader, size_t cell) {
-  const std::string_view text = reader.cell(cell);
-  if (!is_number()) return raw_text(text);
-  return text.empty() ? raw_missing() : as_raw(static_cast<float>(reader.number(cell)));
+double Column::number(const CsvReader& reader, size_t cell) const {
+  if (reader.cell(cell).empty()) return missing_number();
+  const double value = reader.number(cell);
+  MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), reader.place(cell), ": '",
+           reader.cell(cell), "' is beyond the numbers that a model computes with (3.4e38); ",
+           "if it stands for a missing value, leave the cell empty");
+  return value;
+}
+
+void Packing::place(const RowHead& head) {
+  const SplitRule& split = schema.split;
+  first_day = std::min(first_day, head.day);
+  last_day = std::max(last_day, head.day);
+  const bool cut_by_time =
+      split.by == SplitBy::fraction || (split.by >= SplitBy::column && split.validation > 0);
+  if (cut_by_time && head.split == Split::train) times.push_back(head.time);
 }
 
 TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours)

@@ -2,9 +2,9 @@
 //
 //   read_tables   user and item tables -> one raw number per user or item and column
 //   read_log      the log, once        -> row records, spilled into bucket files by user
-//   place_split   when validation and test begin
+//   place_split   drops duplicates; when validation and test begin
 //   read_events   history files        -> event records, spilled the same way
-//   group         bucket by bucket in memory: drop duplicates, split, group into requests, merge events;
+//   group         bucket by bucket in memory: split, group into requests, merge events;
 //   counts encode        counts -> vocabularies, edges, moments; raw numbers -> rows of tables
 //
 // Memory holds the dictionaries, the tables and one bucket; never the log.
@@ -33,28 +33,45 @@ enum class Place : uint8_t { user, item, request, candidate };
 
 // How often a value occurs in the training part, and in the validation rows that a refit adds to it.
 struct Counts {
-  uint32_t train = 0, validation = 0;
+  uint64_t train = 0, validation = 0;
 };
 
-// One feature that is read from a column.  A raw number is, by encoding: a number in a dictionary (lists: of
-// the whole cell), a hash bucket, an hour or a weekday, or the bits of an f32 (NaN: missing).
+// Mean and deviation of a stream of weighted numbers, by Welford's updates, which lose nothing when the mean is large
+// and the deviation small; the wide exponent keeps squares of tiny and huge deviations from vanishing.
+class MomentSum {
+ public:
+  void add(double value, double weight = 1);
+  double mean() const { return static_cast<double>(mean_); }
+  // Of the population; 1 when all values are equal, for nothing else divides by zero.
+  double deviation() const;
+
+ private:
+  long double weight_ = 0, mean_ = 0, squares_ = 0;
+};
+
+// One feature that is read from a column.  Its cells are kept raw until all are counted: numbers as they are read
+// (f64, NaN: missing), anything else as a whole number: in a dictionary (lists: of the whole cell), a hash bucket, an
+// hour or a weekday.
 struct Column {
   const FeatureRule* rule = nullptr;
   Place place = Place::candidate;
-  bool of_entity = false;                 // the user's or item's own id
-  Dictionary* values = nullptr;           // vocabulary: shared by the features of one table
-  std::unique_ptr<Dictionary> cells;      // lists: whole cells
-  size_t slot = 0;                        // request, candidate: index in the record
-  std::vector<uint32_t> side;             // user, item: raw number by entity
-  std::vector<Counts> counts;             // request, candidate: by raw number
-  double sum = 0, squares = 0, seen = 0;  // request, candidate, numeric: over training rows
+  bool of_entity = false;             // the user's or item's own id
+  Dictionary* values = nullptr;       // vocabulary: shared by the features of one table
+  std::unique_ptr<Dictionary> cells;  // lists: whole cells
+  size_t slot = 0;                    // request, candidate: index among the record's numbers or ids
+  std::vector<uint32_t> side;         // user, item: raw id by entity
+  std::vector<double> side_numbers;   // the same of numbers
+  std::vector<Counts> counts;         // request, candidate: by raw id
+  MomentSum moments;                  // numeric: over training rows
 
   bool is_number() const { return rule->encoding >= Encoding::quantiles; }
   bool is_list() const { return rule->spec.kind == FeatureKind::list; }
-  // Raw number of the cell that the reader is at.
-  uint32_t raw(const CsvReader& reader, size_t cell);
-  uint32_t raw_missing();
-  uint32_t raw_text(std::string_view text);  // of vocabularies, hashes and lists
+  // Raw id or number of the cell that the reader is at, or of a missing cell.
+  uint32_t id(const CsvReader& reader, size_t cell) { return id_of(reader.cell(cell)); }
+  uint32_t id_of(std::string_view text);
+  uint32_t missing_id() { return rule->part.empty() ? id_of("") : 0; }
+  double number(const CsvReader& reader, size_t cell) const;
+  double missing_number() const;
 };
 
 struct RowHead {
@@ -73,13 +90,14 @@ struct EventHead {
   int32_t day;
 };
 
-// Offsets inside a row record: head, raw numbers, labels, weights, signals.
+// Offsets inside a row record: head, raw numbers (f64), raw ids (u32), labels, weights (f32), signals (u8).
 struct RowLayout {
-  size_t slots = 0, tasks = 0, signals = 0;
+  size_t numbers = 0, ids = 0, tasks = 0, signals = 0;
 
   size_t bytes() const { return (signal_at() + signals + 7) / 8 * 8; }
-  size_t slot_at() const { return sizeof(RowHead); }
-  size_t label_at() const { return slot_at() + 4 * slots; }
+  size_t number_at() const { return sizeof(RowHead); }
+  size_t id_at() const { return number_at() + 8 * numbers; }
+  size_t label_at() const { return id_at() + 4 * ids; }
   size_t weight_at() const { return label_at() + 4 * tasks; }
   size_t signal_at() const { return weight_at() + 4 * tasks; }
 };
@@ -99,6 +117,7 @@ struct Packing {
   std::vector<size_t> log_signal_at;  // per history: first signal in the row record
   uint32_t buckets = 1;
   int64_t rows_read = 0;
+  // Of the rows of the data set, without duplicates.
   int32_t last_day = kDayBeforeAll, first_day = INT32_MAX;
   std::vector<int64_t> times;  // fraction splits and cut-off validation: of every row that may be cut
 
@@ -112,7 +131,7 @@ struct Packing {
   std::vector<Counts> user_rows, item_rows, item_events;
   // By history, signal and entity: events from files with the signal known, and true.
   struct Rate {
-    uint32_t all = 0, yes = 0;
+    uint64_t all = 0, yes = 0;
   };
   std::vector<std::vector<std::vector<Rate>>> item_rates, user_rates;
 
@@ -122,6 +141,8 @@ struct Packing {
   std::string event_bucket(size_t history, uint32_t bucket) const {
     return out_path("spill-events-" + std::to_string(history) + "-" + std::to_string(bucket));
   }
+  // Counts a row of the data set for place_split.
+  void place(const RowHead& head);
   Split split_of(int64_t day, int64_t time) const {
     return test.reached(day, time)         ? Split::test
            : validation.reached(day, time) ? Split::validation
@@ -135,9 +156,6 @@ void place_split(Packing& packing);
 void read_events(Packing& packing);
 void group(Packing& packing);
 void encode(Packing& packing);
-
-float as_float(uint32_t raw);
-uint32_t as_raw(float value);
 
 // Reads a point in time, in milliseconds, and its day.
 class TimeReader {

@@ -20,16 +20,6 @@ namespace mixrec::packing {
 
 namespace {
 
-struct Moments {
-  double mean = 0, deviation = 1;
-};
-
-Moments moments_of(double sum, double squares, double count) {
-  if (count == 0) return {};
-  const double mean = sum / count, variance = squares / count - mean * mean;
-  return {mean, variance > 1e-12 * (1 + mean * mean) ? std::sqrt(variance) : 1};
-}
-
 // A table's final rows: values of the training part first, so that a model that saw only that part knows
 // exactly the rows below `rows_training`.
 struct Vocabulary {
@@ -49,8 +39,9 @@ Vocabulary vocabulary_of(const std::vector<Counts>& counts, uint32_t size, int64
     }
     return static_cast<int64_t>(vocabulary.number.size()) + 1;
   };
-  vocabulary.rows_training = admit([&](const Counts& c) { return c.train >= min_count; });
-  admit([&](const Counts& c) { return int64_t{c.train} + c.validation >= min_count; });
+  vocabulary.rows_training =
+      admit([&](const Counts& c) { return static_cast<int64_t>(c.train) >= min_count; });
+  admit([&](const Counts& c) { return static_cast<int64_t>(c.train + c.validation) >= min_count; });
   return vocabulary;
 }
 
@@ -116,12 +107,15 @@ class Encoder {
     if (!is_read(column)) return;
     if (is_side(column)) {
       const Dictionary& entities = column.place == Place::user ? packing_.users : packing_.items;
-      if (!column.of_entity) {
-        const uint32_t entity_count = entities.size();
-        if (column.side.size() < entity_count) column.side.resize(entity_count, column.raw_missing());
+      if (column.is_number()) {
+        if (!column.of_entity) column.side_numbers.resize(entities.size(), column.missing_number());
+        for (uint32_t e = 0; column.of_entity && e < entities.size(); ++e)
+          column.side_numbers.push_back(entity_number(column, entities.text(e)));
+        return;
       }
+      if (!column.of_entity) column.side.resize(entities.size(), column.missing_id());
       for (uint32_t e = 0; column.of_entity && e < entities.size(); ++e)
-        column.side.push_back(entity_raw(column, e));
+        column.side.push_back(column.values == &entities ? e : column.id_of(std::string(entities.text(e))));
     }
     if (!column.is_list()) return;
     Lists& lists = lists_[f];
@@ -134,14 +128,15 @@ class Encoder {
     }
   }
 
-  uint32_t entity_raw(Column& column, uint32_t entity) {
-    const Dictionary& entities = column.place == Place::user ? packing_.users : packing_.items;
-    const std::string text(entities.text(entity));
-    if (!column.is_number()) return column.values == &entities ? entity : column.raw_text(text);
+  // An id that is read as a number.
+  static double entity_number(const Column& column, std::string_view text) {
     double value = 0;
     MR_CHECK(parse_number(text, value), "feature '", column.rule->spec.name, "': '", text,
              "' is not a number");
-    return as_raw(static_cast<float>(value));
+    MR_CHECK(column.rule->encoding != Encoding::numeric || fits_f32(value), "feature '",
+             column.rule->spec.name, "': '", text,
+             "' is beyond the numbers that a model computes with (3.4e38)");
+    return value;
   }
 
   void fit_vocabularies() {
@@ -200,16 +195,23 @@ class Encoder {
     write_raw(f, [](uint32_t raw) { return raw; });
   }
 
-  // Writes all cells of a feature, `encode` applied to each raw number.
+  // Writes all cells of a feature, `encode` applied to each raw id or number.
   template <class Encode>
   void write_raw(size_t f, const Encode& encode) {
-    const Column& column = packing_.columns[f];
+    write_cells<uint32_t>(f, packing_.columns[f].side, encode);
+  }
+  template <class Encode>
+  void write_numbers(size_t f, const Encode& encode) {
+    write_cells<double>(f, packing_.columns[f].side_numbers, encode);
+  }
+  template <class Raw, class Encode>
+  void write_cells(size_t f, const std::vector<Raw>& side, const Encode& encode) {
     FileWriter out(file(f));
-    if (is_side(column)) {
-      for (const uint32_t raw : column.side) out.append(encode(raw));
+    if (is_side(packing_.columns[f])) {
+      for (const Raw raw : side) out.append(encode(raw));
     } else {
       const std::string path = packing_.out_path(concat_message("column.", f));
-      const MappedArray<uint32_t> raw(path);
+      const MappedArray<Raw> raw(path);
       for (size_t i = 0; i < raw.size(); ++i) out.append(encode(raw[i]));
       std::filesystem::remove(path);
     }
@@ -233,16 +235,17 @@ class Encoder {
   void write_numeric(size_t f) {
     Column& column = packing_.columns[f];
     const bool log1p = column.rule->log1p;
-    for (uint32_t e = 0; is_side(column) && e < column.side.size(); ++e) {
-      const double value = transformed(as_float(column.side[e]), log1p),
-                   weight = entity_rows(column)[e].train;
-      if (std::isnan(value)) continue;
-      column.sum += weight * value, column.squares += weight * value * value, column.seen += weight;
-    }
-    const Moments moments = moments_of(column.sum, column.squares, column.seen);
-    write_array(file(f, ".numbers"), std::vector<double>{moments.mean, moments.deviation});
-    write_raw(
-        f, [&](uint32_t raw) { return standardised(as_float(raw), log1p, moments.mean, moments.deviation); });
+    for (size_t e = 0; is_side(column) && e < column.side_numbers.size(); ++e)
+      column.moments.add(transformed(column.side_numbers[e], log1p),
+                         static_cast<double>(entity_rows(column)[e].train));
+    const double mean = column.moments.mean(), deviation = column.moments.deviation();
+    write_array(file(f, ".numbers"), std::vector<double>{mean, deviation});
+    write_numbers(f, [&](double number) {
+      const float value = standardised(number, log1p, mean, deviation);
+      MR_CHECK(std::isfinite(value), "feature '", column.rule->spec.name, "': ", number,
+               " is too far from the training rows' mean ", mean, " in units of their deviation ", deviation);
+      return value;
+    });
   }
 
   void write_buckets(size_t f) {
@@ -251,39 +254,63 @@ class Encoder {
         column.rule->encoding == Encoding::buckets ? column.rule->edges : quantile_edges(f);
     declare(f, kFirstBucketRow + static_cast<int64_t>(edges.size()) + 1);
     write_array(file(f, ".numbers"), edges);
-    write_raw(f, [&](uint32_t raw) { return bucket_row(as_float(raw), edges); });
+    write_numbers(f, [&](double number) { return bucket_row(number, edges); });
   }
 
-  // Edges that cut the training rows into equal shares; equal values never part, so there may be fewer.
-  std::vector<double> quantile_edges(size_t f) {
+  // Values of the training rows with their counts, by value.
+  std::vector<std::pair<double, uint64_t>> training_values(size_t f) {
     const Column& column = packing_.columns[f];
-    std::vector<std::pair<float, uint32_t>> values;  // value, training rows
+    std::vector<std::pair<double, uint64_t>> values;
     if (is_side(column)) {
-      for (uint32_t e = 0; e < column.side.size(); ++e) {
-        const float value = as_float(column.side[e]);
-        if (!std::isnan(value) && entity_rows(column)[e].train > 0)
-          values.emplace_back(value, entity_rows(column)[e].train);
-      }
+      for (size_t e = 0; e < column.side_numbers.size(); ++e)
+        if (!std::isnan(column.side_numbers[e]) && entity_rows(column)[e].train > 0)
+          values.emplace_back(column.side_numbers[e], entity_rows(column)[e].train);
     } else {
       const std::string path = packing_.out_path(concat_message("sample.", f));
-      const MappedArray<float> sample(path);
+      const MappedArray<double> sample(path);
       for (size_t i = 0; i < sample.size(); ++i) values.emplace_back(sample[i], 1);
       std::filesystem::remove(path);
     }
     std::sort(values.begin(), values.end());
+    size_t last = 0;
+    for (size_t i = 1; i < values.size(); ++i) {
+      if (values[i].first == values[last].first) {
+        values[last].second += values[i].second;
+      } else {
+        values[++last] = values[i];
+      }
+    }
+    values.resize(std::min(values.size(), last + 1));
+    return values;
+  }
+
+  // Edges that cut the training rows into equal shares. Equal values never part: where a share ends inside a value, the
+  // cut goes before or after it, to the nearer side, so there may be fewer edges, but one at least when values differ.
+  std::vector<double> quantile_edges(size_t f) {
+    const auto values = training_values(f);
+    const auto buckets = static_cast<double>(packing_.columns[f].rule->buckets);
     uint64_t total = 0, below = 0;
-    for (const auto& [_, weight] : values) total += weight;
+    for (const auto& [_, count] : values) total += count;
     std::vector<double> edges;
-    int64_t next = 1;
-    for (const auto& [value, weight] : values) {
-      below += weight;
-      bool reached = false;
-      for (; next < column.rule->buckets &&
-             below * static_cast<uint64_t>(column.rule->buckets) > static_cast<uint64_t>(next) * total;
-           ++next)
-        reached = true;
-      if (reached && value > values.front().first && (edges.empty() || value > edges.back()))
-        edges.push_back(value);
+    const auto cut_before = [&](size_t i) {
+      if (i > 0 && i < values.size() && (edges.empty() || values[i].first > edges.back()))
+        edges.push_back(values[i].first);
+    };
+    double share = 1;  // the end of the next bucket, in buckets
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint64_t above = below + values[i].second;
+      while (share < buckets) {
+        const double end = share * static_cast<double>(total) / buckets;
+        if (end >= static_cast<double>(above)) break;
+        const bool nearer_after = static_cast<double>(above) - end < end - static_cast<double>(below);
+        cut_before(nearer_after ? i + 1 : i);
+        // What remains of the shares inside this value cuts after it or not at all.
+        share = nearer_after
+                    ? std::max(share + 1,
+                               std::ceil(static_cast<double>(above) * buckets / static_cast<double>(total)))
+                    : share + 1;
+      }
+      below = above;
     }
     return edges;
   }
@@ -320,10 +347,11 @@ class Encoder {
     std::vector<std::pair<double, double>> by_value;  // true, all
     double yes = 0, all = 0;
     for (uint32_t e = 0; e < rates.size(); ++e) {
-      yes += rates[e].yes, all += rates[e].all;
+      const auto e_yes = static_cast<double>(rates[e].yes), e_all = static_cast<double>(rates[e].all);
+      yes += e_yes, all += e_all;
       for_each_value(e, [&](uint32_t value) {
         if (by_value.size() <= value) by_value.resize(value + 1);
-        by_value[value].first += rates[e].yes, by_value[value].second += rates[e].all;
+        by_value[value].first += e_yes, by_value[value].second += e_all;
       });
     }
     MR_CHECK(all > 0, "feature '", rule.spec.name, "': the history '", rule.rate->history,
@@ -335,21 +363,19 @@ class Encoder {
       return std::log(share / (1 - share));
     };
     std::vector<double> values(rates.size());
-    double sum = 0, squares = 0, count = 0;
+    MomentSum moments;
     for (uint32_t e = 0; e < rates.size(); ++e) {
       double total = 0, elements = 0;
       for_each_value(e, [&](uint32_t value) {
         total += logit(by_value[value].first, by_value[value].second), elements += 1;
       });
       values[e] = elements > 0 ? total / elements : logit(0, 0);
-      const double weight = entity_rows(column)[e].train;
-      sum += weight * values[e], squares += weight * values[e] * values[e], count += weight;
+      moments.add(values[e], static_cast<double>(entity_rows(column)[e].train));
     }
-    const Moments moments = moments_of(sum, squares, count);
     std::vector<float> cells;
     for (const double value : values)
-      cells.push_back(standardised(value, false, moments.mean, moments.deviation));
-    write_array(file(f, ".numbers"), std::vector<double>{moments.mean, moments.deviation, logit(0, 0)});
+      cells.push_back(standardised(value, false, moments.mean(), moments.deviation()));
+    write_array(file(f, ".numbers"), std::vector<double>{moments.mean(), moments.deviation(), logit(0, 0)});
     write_array(file(f), cells);
   }
 

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <optional>
 
 namespace mixrec::packing {
@@ -35,7 +36,10 @@ struct Records {
   std::vector<char> bytes;
   size_t width;
 
-  size_t size() const { return bytes.size() / width; }
+  size_t size() const {
+    MR_CHECK(bytes.size() / width <= UINT32_MAX, "more than ", UINT32_MAX, " rows share a bucket of users");
+    return bytes.size() / width;
+  }
   const char* at(size_t i) const { return bytes.data() + i * width; }
   Head head(size_t i) const {
     Head head;
@@ -140,22 +144,6 @@ class Grouper {
     return cut ? Split::validation : head.split;
   }
 
-  // Numbers of the records that are kept, duplicates after the first in the log dropped.
-  std::vector<uint32_t> without_duplicates(const std::vector<RowHead>& heads) {
-    std::vector<uint32_t> kept(heads.size());
-    for (uint32_t i = 0; i < kept.size(); ++i) kept[i] = i;
-    if (packing_.schema.duplicates.empty()) return kept;
-    const auto key = [&](uint32_t i) { return std::tuple(heads[i].user, heads[i].duplicate); };
-    std::sort(kept.begin(), kept.end(), [&](uint32_t a, uint32_t b) {
-      return std::tuple(key(a), heads[a].row) < std::tuple(key(b), heads[b].row);
-    });
-    const auto end =
-        std::unique(kept.begin(), kept.end(), [&](uint32_t a, uint32_t b) { return key(a) == key(b); });
-    packing_.manifest.duplicates += kept.end() - end;
-    kept.erase(end, kept.end());
-    return kept;
-  }
-
   void bucket(uint32_t b) {
     const Records<RowHead> records{take_file(packing_.row_bucket(b)), layout_.bytes()};
     std::vector<RowHead> heads(records.size());
@@ -165,7 +153,8 @@ class Grouper {
       if (packing_.schema.snapshot == Snapshot::time && packing_.schema.request.empty())
         head.request = static_cast<uint64_t>(head.time);
     }
-    std::vector<uint32_t> order = without_duplicates(heads);
+    std::vector<uint32_t> order(heads.size());
+    std::iota(order.begin(), order.end(), 0);
     std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
       const auto key = [&](const RowHead& h) {
         return std::tuple(h.user, h.day, h.split, h.request, h.time, h.row);
@@ -294,6 +283,7 @@ class Grouper {
   void write_row(const char* record, const RowHead& head, const char* first_of_request) {
     row_item_.append(head.item);
     row_number_.append(static_cast<int64_t>(head.row));
+    MR_CHECK(requests_ < UINT32_MAX, "the log has more than ", UINT32_MAX, " requests; split it");
     row_request_.append(static_cast<uint32_t>(requests_));
     const auto* label = reinterpret_cast<const float*>(record + layout_.label_at());
     const auto* weight = reinterpret_cast<const float*>(record + layout_.weight_at());
@@ -308,20 +298,17 @@ class Grouper {
     }
     count(packing_.user_rows[head.user], head.split);
     count(packing_.item_rows[head.item], head.split);
-    const auto* raw = reinterpret_cast<const uint32_t*>(record + layout_.slot_at());
-    const auto* raw_first = reinterpret_cast<const uint32_t*>(first_of_request + layout_.slot_at());
     for (auto& slot : slots_) {
-      const uint32_t value = raw[slot.column->slot];
-      if (slot.column->place == Place::request) {
-        MR_CHECK(
-            value == raw_first[slot.column->slot], "feature '", slot.column->rule->spec.name,
-            "' is declared once a request, but its value on data row ", head.row + 1,
-            " differs from an earlier row of the request; declare \"scope\": \"candidate\" under context");
-        if (record == first_of_request) slot.file.append(value);
-      } else {
-        slot.file.append(value);
-      }
-      count_value(slot, value, head.split);
+      const size_t width = slot.column->is_number() ? sizeof(double) : sizeof(uint32_t);
+      const size_t at =
+          (slot.column->is_number() ? layout_.number_at() : layout_.id_at()) + width * slot.column->slot;
+      const bool by_request = slot.column->place == Place::request;
+      MR_CHECK(!by_request || std::memcmp(record + at, first_of_request + at, width) == 0, "feature '",
+               slot.column->rule->spec.name, "' is declared once a request, but its value on data row ",
+               head.row + 1,
+               " differs from an earlier row of the request; declare \"scope\": \"candidate\" under context");
+      if (!by_request || record == first_of_request) slot.file.write(record + at, width);
+      count_value(slot, record + at, head.split);
     }
     ++rows_;
   }
@@ -331,21 +318,23 @@ class Grouper {
     counts.validation += split == Split::validation;
   }
 
-  static void count_value(Slot& slot, uint32_t value, Split split) {
+  static void count_value(Slot& slot, const char* cell, Split split) {
     Column& column = *slot.column;
     if (column.is_number()) {
-      const float number = as_float(value);
+      double number = 0;
+      std::memcpy(&number, cell, sizeof number);
       if (split != Split::train || number != number) return;
       if (slot.sample) slot.sample->append(number);
-      if (column.rule->encoding == Encoding::numeric) add_moments(column, number);
+      if (column.rule->encoding == Encoding::numeric)
+        column.moments.add(transformed(number, column.rule->log1p));
       return;
     }
+    uint32_t value = 0;
+    std::memcpy(&value, cell, sizeof value);
     if (column.rule->encoding == Encoding::hash || !column.rule->part.empty()) return;
     if (column.counts.size() <= value) column.counts.resize(value + 1);
     count(column.counts[value], split);
   }
-
-  static void add_moments(Column& column, float number);
 
   Packing& packing_;
   const RowLayout layout_;
@@ -359,14 +348,34 @@ class Grouper {
   int64_t first_day_[3] = {INT64_MAX, INT64_MAX, INT64_MAX}, last_day_[3] = {INT64_MIN, INT64_MIN, INT64_MIN};
 };
 
-void Grouper::add_moments(Column& column, float number) {
-  const double value = transformed(number, column.rule->log1p);
-  column.sum += value, column.squares += value * value, column.seen += 1;
+// Leaves the first row of each duplicate key in a bucket's file; a user's rows are all in one bucket.
+void drop_duplicates(Packing& packing, uint32_t bucket) {
+  const std::string path = packing.row_bucket(bucket);
+  const Records<RowHead> records{take_file(path), packing.layout.bytes()};
+  std::vector<RowHead> heads(records.size());
+  for (size_t i = 0; i < heads.size(); ++i) heads[i] = records.head(i);
+  std::vector<uint32_t> kept(heads.size());
+  std::iota(kept.begin(), kept.end(), 0);
+  const auto key = [&](uint32_t i) { return std::tuple(heads[i].user, heads[i].duplicate); };
+  std::sort(kept.begin(), kept.end(), [&](uint32_t a, uint32_t b) {
+    return std::tuple(key(a), heads[a].row) < std::tuple(key(b), heads[b].row);
+  });
+  kept.erase(std::unique(kept.begin(), kept.end(), [&](uint32_t a, uint32_t b) { return key(a) == key(b); }),
+             kept.end());
+  packing.manifest.duplicates += static_cast<int64_t>(heads.size() - kept.size());
+  FileWriter out(path);
+  for (const uint32_t i : kept) {
+    packing.place(heads[i]);
+    out.write(records.at(i), records.width);
+  }
+  out.close(false);
 }
 
 }  // namespace
 
 void place_split(Packing& packing) {
+  for (uint32_t b = 0; b < packing.buckets && !packing.schema.duplicates.empty(); ++b)
+    drop_duplicates(packing, b);
   const SplitRule& split = packing.schema.split;
   if (split.by == SplitBy::date) {
     packing.test.day = split.test_from.empty() ? packing.last_day - split.test_days + 1

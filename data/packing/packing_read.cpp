@@ -15,6 +15,12 @@ std::string_view key_text(const CsvReader& reader, size_t cell, const char* what
   return reader.cell(cell);
 }
 
+template <class T>
+void put(std::vector<T>& cells, uint32_t at, T value, T otherwise) {
+  if (cells.size() <= at) cells.resize(at + 1, otherwise);
+  cells[at] = value;
+}
+
 void read_table(Packing& packing, const JoinedTable& table) {
   Dictionary& entities = table.of_user ? packing.users : packing.items;
   std::vector<int64_t> line_of;
@@ -32,9 +38,11 @@ void read_table(Packing& packing, const JoinedTable& table) {
                "' is already on line ", line_of[entity]);
       line_of[entity] = reader.line();
       for (auto& [column, cell] : cells) {
-        const uint32_t raw = column->raw(reader, cell);
-        if (column->side.size() <= entity) column->side.resize(entity + 1, column->raw_missing());
-        column->side[entity] = raw;
+        if (column->is_number()) {
+          put(column->side_numbers, entity, column->number(reader, cell), column->missing_number());
+        } else {
+          put(column->side, entity, column->id(reader, cell), column->missing_id());
+        }
       }
     }
   }
@@ -253,9 +261,15 @@ class RowReader {
     for (const size_t cell : duplicate_) head.duplicate = hash_text(reader_.cell(cell), head.duplicate + 1);
     head.split = split_ ? named_split(std::string(reader_.cell(*split_))) : file_split_;
 
-    auto* slots = reinterpret_cast<uint32_t*>(record.data() + layout.slot_at());
-    for (auto& [column, cell] : cells_)
-      slots[column->slot] = column->rule->part.empty() ? column->raw(reader_, cell) : part(*column, head);
+    auto* numbers = reinterpret_cast<double*>(record.data() + layout.number_at());
+    auto* ids = reinterpret_cast<uint32_t*>(record.data() + layout.id_at());
+    for (auto& [column, cell] : cells_) {
+      if (column->is_number()) {
+        numbers[column->slot] = column->number(reader_, cell);
+      } else {
+        ids[column->slot] = column->rule->part.empty() ? column->id(reader_, cell) : part(*column, head);
+      }
+    }
     labels(record);
     for (const auto& source : sources_) {
       if (source.where && (*source.where)(reader_) == 0) continue;
@@ -274,13 +288,25 @@ class RowReader {
     for (size_t t = 0; t < tasks_.size(); ++t) {
       const Task& task = tasks_[t];
       if (task.mask && (*task.mask)(reader_) == 0) continue;
-      const double value = task.label(reader_), of_task = task.weight ? (*task.weight)(reader_) : 1;
-      MR_CHECK(value >= 0 && value <= 1, reader_.place(), ": the label '", task.name, "' is ", value,
+      // An empty cell is no label: the row stays, its weight is 0.
+      const std::optional<double> value = task.label.value_or_missing(reader_);
+      if (!value) continue;
+      MR_CHECK(*value >= 0 && *value <= 1, reader_.place(), ": the label '", task.name, "' is ", *value,
                "; it must lie between 0 and 1");
-      MR_CHECK(of_row >= 0 && of_task >= 0, reader_.place(), ": the weight of '", task.name, "' is negative");
-      label[t] = static_cast<float>(value);
-      weight[t] = static_cast<float>(of_row * of_task);
+      label[t] = static_cast<float>(*value);
+      weight[t] = weight_of(task, of_row, task.weight ? (*task.weight)(reader_) : 1);
     }
+  }
+
+  // The product of both weights, which must survive as f32.
+  float weight_of(const Task& task, double of_row, double of_task) const {
+    const double weight = of_row * of_task;
+    MR_CHECK(of_row >= 0 && of_task >= 0, reader_.place(), ": the weight of '", task.name, "' is negative");
+    MR_CHECK(fits_f32(weight), reader_.place(), ": the weight of '", task.name, "' is too large (", weight,
+             "); the largest is 3.4e38");
+    MR_CHECK((static_cast<float>(weight) > 0) == (of_row > 0 && of_task > 0), reader_.place(),
+             ": the weight of '", task.name, "' is too small (", weight, "); the least above 0 is 1.4e-45");
+    return static_cast<float>(weight);
   }
 
   // Row 1 + hour of the day or weekday (0 = Monday) of the row's time.
@@ -345,9 +371,6 @@ void read_events(Packing& packing) {
 void read_log(Packing& packing) {
   std::vector<FileWriter> files;
   for (uint32_t b = 0; b < packing.buckets; ++b) files.emplace_back(packing.row_bucket(b));
-  const SplitRule& split = packing.schema.split;
-  const bool cut_by_time =
-      split.by == SplitBy::fraction || (split.by >= SplitBy::column && split.validation > 0);
   std::vector<char> record;
   for (size_t f = 0; f < packing.schema.files.size(); ++f) {
     RowReader reader(packing, packing.schema.files[f], f);
@@ -359,9 +382,8 @@ void read_log(Packing& packing) {
       }
       RowHead head;
       std::memcpy(&head, record.data(), sizeof head);
-      packing.first_day = std::min(packing.first_day, head.day);
-      packing.last_day = std::max(packing.last_day, head.day);
-      if (cut_by_time && head.split == Split::train) packing.times.push_back(head.time);
+      // Which rows are duplicates is known when all are read.
+      if (packing.schema.duplicates.empty()) packing.place(head);
       files[head.user % packing.buckets].write(record.data(), record.size());
     }
   }
