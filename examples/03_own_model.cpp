@@ -16,9 +16,9 @@ struct InterestOptions {
   int64_t width = 32;
   int64_t hidden = 128;
 
-  template <class V>
-  void visit(V& v) {
-    v("width", width), v("hidden", hidden);
+  void visit(OptionVisitor& v) {
+    v.number("width", width, between(1, 4096), "of the question and of events");
+    v.number("hidden", hidden, between(1, 65536), "of the MLP");
   }
 };
 

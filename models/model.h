@@ -106,21 +106,16 @@ struct ModelEntry {
 };
 
 // The entry of a model M(const FeatureSet&, const Options&, Rng&), where Options has
-//   template <class V> void visit(V& v) { v("layers", layers), v("width", width); }
+//   void visit(OptionVisitor& v) { v.number("layers", layers, between(1, 100), "of attention"); }
 template <class M, class Options>
 ModelEntry model_entry(std::string name, std::string help) {
   const auto build = [name](const FeatureSet& spec, const std::string& text,
                             Rng& rng) -> std::unique_ptr<RankingModel> {
     Options options;
-    OptionReader reader("model." + name, text);
-    options.visit(reader);
-    reader.finish();
+    read_options({name, "model"}, text, options);
     return std::make_unique<ModelHolder<M>>(M(spec, options, rng));
   };
-  Options defaults;
-  OptionWriter writer;
-  defaults.visit(writer);
-  return {std::move(name), std::move(help), build, writer.text()};
+  return {std::move(name), std::move(help), build, write_options(Options{})};
 }
 
 }  // namespace mixrec

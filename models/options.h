@@ -1,48 +1,45 @@
-// Reading and writing a struct of options as a flat JSON object, without JSON in headers.
+// Options (core/options.h) as JSON: the one reader and writer of configuration sections and of models' options.
+//
+// A whole number may be written 100, 1e2 or 100.0.  Keys that no option has, keys that come twice, values of
+// another type and values out of range are errors that name the dotted path, the value and what is taken.
 #pragma once
 
-#include <cstdint>
-#include <memory>
+#include "mixrec/core/options.h"
+
 #include <string>
 
 namespace mixrec {
 
-// Sets each visited field that the object names.  Errors name the dotted path: wrong type, unknown key.
-class OptionReader {
- public:
-  // `path` is where the object stands in its file, for messages; `text` is its JSON.
-  OptionReader(std::string path, const std::string& text);
-  ~OptionReader();
-
-  void operator()(const char* name, int64_t& field);
-  void operator()(const char* name, double& field);
-  void operator()(const char* name, bool& field);
-  void operator()(const char* name, std::string& field);
-
-  // Throws when the object has a key that no field took; suggests the nearest field.
-  void finish();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
+// Where options are written, for messages: "c.json: train.epochs is 0, …".
+struct OptionPlace {
+  std::string source;     // a file, or what else holds them; "" = not said
+  std::string path = {};  // of the object in it; "" = it is the whole
 };
 
-// Collects every visited field.
-class OptionWriter {
- public:
-  OptionWriter();
-  ~OptionWriter();
+// Sets each option that the JSON object `text` ("" = {}) names and leaves the others.  Comments are allowed.
+void read_options(const OptionPlace& place, const std::string& text, const OptionVisitor::Visit& visit);
 
-  void operator()(const char* name, const int64_t& field);
-  void operator()(const char* name, const double& field);
-  void operator()(const char* name, const bool& field);
-  void operator()(const char* name, const std::string& field);
+// All options as JSON, in the order of the visit.  indent < 0: one line.
+std::string write_options(const OptionVisitor::Visit& visit, int indent = -1);
 
-  std::string text() const;
+// One line for each option: its path, its value, its help.
+std::string describe_options(const std::string& path, const OptionVisitor::Visit& visit);
 
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
+template <class Options>
+void read_options(const OptionPlace& place, const std::string& text, Options& options) {
+  read_options(place, text, OptionVisitor::Visit([&](OptionVisitor& v) { options.visit(v); }));
+}
+
+template <class Options>
+std::string write_options(const Options& options, int indent = -1) {
+  Options copy = options;
+  return write_options(OptionVisitor::Visit([&](OptionVisitor& v) { copy.visit(v); }), indent);
+}
+
+template <class Options>
+std::string describe_options(const std::string& path, const Options& options) {
+  Options copy = options;
+  return describe_options(path, OptionVisitor::Visit([&](OptionVisitor& v) { copy.visit(v); }));
+}
 
 }  // namespace mixrec

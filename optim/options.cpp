@@ -29,28 +29,40 @@ void check_used(const RuleOptions& rule, bool set, const char* option, const Nam
            " has no use for ", option, ", which belongs to ", joined(users));
 }
 
-void check_range(const RuleOptions& rule, const char* option, double value, double low, double high) {
-  MR_CHECK(value >= low && value <= high, rule.name, ": ", option, " = ", value, " is outside [", low, ", ",
-           high, "]");
-}
-
 void check_numbers(const RuleOptions& rule) {
-  constexpr double kMany = 1e6;
-  constexpr double kBelowOne = 1 - 1e-12;
-  check_range(rule, "lr", rule.lr, 0, kMany);
-  check_range(rule, "beta1", rule.beta1, 0, kBelowOne);
-  check_range(rule, "beta2", rule.beta2, 0, kBelowOne);
-  check_range(rule, "decay", rule.decay, 0, kBelowOne);
-  check_range(rule, "momentum", rule.momentum, 0, kBelowOne);
-  check_range(rule, "eps", rule.eps, 0, kMany);
-  check_range(rule, "weight_decay", rule.weight_decay, 0, kMany);
-  check_range(rule, "initial_accumulator", rule.initial_accumulator, 0, kMany);
+  RuleOptions copy = rule;
+  check_options(rule.name, [&](OptionVisitor& v) { copy.visit(v); });
   MR_CHECK(rule.eps > 0 || rule.name == "sgd", rule.name,
            ": eps must be above 0, or a gradient of 0 would divide 0 by 0");
   MR_CHECK(!rule.nesterov || rule.momentum > 0, "nesterov needs a momentum above 0");
 }
 
 }  // namespace
+
+void RuleOptions::visit(OptionVisitor& v) {
+  constexpr double kLarge = 1e6;
+  v.text(
+      "name", name,
+      "dense: sgd | rmsprop | adagrad | adam | adamw; tables: sgd | adagrad | row_wise_adagrad | lazy_adam");
+  v.number("lr", lr, between(0, kLarge), "learning rate");
+  v.number("beta1", beta1, below(0, 1), "adam: decay of the first moment");
+  v.number("beta2", beta2, below(0, 1), "adam: decay of the second moment");
+  v.number("decay", decay, below(0, 1), "rmsprop: decay of the mean squared gradient");
+  v.number("momentum", momentum, below(0, 1), "sgd");
+  v.flag("nesterov", nesterov, "sgd with momentum");
+  v.number("eps", eps, between(0, kLarge), "");
+  v.number("weight_decay", weight_decay, between(0, kLarge), "");
+  v.number("initial_accumulator", initial_accumulator, between(0, kLarge),
+           "adagrad: first value of the sum of squares");
+}
+
+void GroupOptions::visit(OptionVisitor& v) {
+  v.text("pattern", pattern, "dotted parameter names; * matches anything");
+  v.number("lr_scale", lr_scale, between(0, 1e6), "times the optimiser's learning rate");
+  v.number("weight_decay", weight_decay, between(-1e6, 1e6),
+           "instead of the optimiser's; negative = the same");
+  v.flag("freeze", freeze, "do not train these");
+}
 
 void check_dense_rule(const RuleOptions& rule) {
   check_name("the dense optimiser", rule.name, {"sgd", "rmsprop", "adagrad", "adam", "adamw"});

@@ -1,6 +1,8 @@
 // What an Optimizer is told: one update rule for dense parameters, one for tables, and groups by name.
 #pragma once
 
+#include "mixrec/core/options.h"
+
 #include <string>
 #include <vector>
 
@@ -22,6 +24,8 @@ struct RuleOptions {
   double eps = 1e-8;                  // all but sgd
   double weight_decay = 0;
   double initial_accumulator = 0;  // adagrad, row_wise_adagrad
+
+  void visit(OptionVisitor& v);
 };
 
 // Numbers of their own for the parameters whose dotted name matches `pattern`: * stands for any text, ? for
@@ -31,6 +35,8 @@ struct GroupOptions {
   double lr_scale = 1;
   double weight_decay = -1;  // < 0: as the rule says
   bool freeze = false;       // not trained: no gradient, no state
+
+  void visit(OptionVisitor& v);
 };
 
 struct OptimizerOptions {

@@ -33,6 +33,18 @@ double shape_of(const ScheduleOptions& c, int64_t step) {
 
 }  // namespace
 
+void ScheduleOptions::visit(OptionVisitor& v) {
+  const OptionRange count = between(0, kMostCount);
+  v.choice("name", name, {"constant", "cosine", "step"}, "");
+  v.number("warmup_steps", warmup_steps, count, "steps of linear warm-up");
+  v.number("total_steps", total_steps, count, "cosine: steps until the end; 0 = the length of the run");
+  v.number("final_share", final_share, between(0, 1),
+           "cosine: share of the learning rate that is left at the end");
+  v.number("step_every", step_every, count,
+           "step: multiply the learning rate by step_factor every so many steps");
+  v.number("step_factor", step_factor, above(0, 1e3), "");
+}
+
 double learning_rate_factor(const ScheduleOptions& schedule, int64_t step) {
   MR_CHECK(step >= 0, "steps count from 0, got ", step);
   const double warm = schedule.warmup_steps > 0

@@ -1,6 +1,8 @@
 // Learning-rate schedules: the factor on every learning rate as a plain function of the step.
 #pragma once
 
+#include "mixrec/core/options.h"
+
 #include <cstdint>
 #include <string>
 
@@ -13,6 +15,8 @@ struct ScheduleOptions {
   double final_share = 0;         // cosine: the factor from step total_steps on
   int64_t step_every = 0;         // step: multiplies by step_factor after every so many steps
   double step_factor = 0.1;
+
+  void visit(OptionVisitor& v);
 };
 
 // The factor for step s = 0, 1, …:  min(1, (s + 1) / warmup_steps) · shape(s), where

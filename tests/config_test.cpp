@@ -1,9 +1,11 @@
 #include "mixrec/train/config.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/models/list.h"
 #include "mixrec/tests/temporary_folder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <doctest/doctest.h>
 
 using namespace mixrec;
@@ -94,8 +96,8 @@ TEST_SUITE("config") {
     CHECK_CONTAINS(error_of({"data.path=7"}), "data.path needs a string, got 7");
     CHECK_CONTAINS(error_of({"train=7"}), "train needs an object, got 7");
     CHECK_CONTAINS(error_of({"data.overrides=7"}), "data.overrides needs an object");
-    CHECK_CONTAINS(error_of({"data.batch_size=0"}), "data.batch_size is 0, it must lie between 1");
-    CHECK_CONTAINS(error_of({"optimizer.lr=-1"}), "adam: lr = -1 is outside");
+    CHECK_CONTAINS(error_of({"data.batch_size=0"}), "data.batch_size is 0, it must be between 1");
+    CHECK_CONTAINS(error_of({"optimizer.lr=-1"}), "optimizer.lr is -1, it must be between 0");
     CHECK_CONTAINS(error_of({"data.shuffle=row"}),
                    "data.shuffle is \"row\", known are rows, requests; did you mean rows?");
     CHECK_CONTAINS(error_of({"train.epochs"}), "expected section.key=value");
@@ -103,6 +105,79 @@ TEST_SUITE("config") {
     const TemporaryFolder folder;
     write_file(folder / "c.json", "{\"train\": {");
     CHECK_CONTAINS(error_of({}, folder / "c.json"), "c.json is not JSON");
+  }
+
+  TEST_CASE("every number has a range, which its error states") {
+    const std::pair<const char*, const char*> refused[] = {
+        {"train.epochs=0", "train.epochs is 0, it must be between 1 and 9e+15"},
+        {"train.accumulate=0", "train.accumulate is 0, it must be between 1"},
+        {"train.threads=4294967297", "train.threads is 4294967297, it must be between 0 and 4096"},
+        {"train.threads=1e15", "it must be between 0 and 4096"},
+        {"train.seed=-1", "train.seed is -1, it must be between 0"},
+        {"train.ema=1", "train.ema is 1, it must be at least 0 and below 1"},
+        {"data.workers=257", "data.workers is 257, it must be between 0 and 256"},
+        {"schedule.step_factor=-1", "schedule.step_factor is -1, it must be above 0"},
+        {"schedule.step_factor=0", "schedule.step_factor is 0, it must be above 0"},
+        {"optimizer.beta1=1", "optimizer.beta1 is 1, it must be at least 0 and below 1"},
+        {"table_optimizer.beta2=1.5", "table_optimizer.beta2 is 1.5, it must be at least 0 and below 1"},
+        {"groups=[{\"pattern\":\"x\",\"lr_scale\":-1}]", "groups.0.lr_scale is -1, it must be between 0"}};
+    for (const auto& [setting, message] : refused) {
+      CAPTURE(setting);
+      CHECK_CONTAINS(error_of({setting}), message);
+    }
+    Config config;
+    config.train.clip_norm = std::nan("");
+    CHECK_THROWS_WITH(check_config(config), "train.clip_norm is nan, it must be between 0 and 9e+15");
+    config = {};
+    config.groups.push_back({.pattern = "x", .lr_scale = -2});
+    CHECK_THROWS_WITH(check_config(config), "groups.0.lr_scale is -2, it must be between 0 and 1000000");
+  }
+
+  TEST_CASE("numbers are read alike in every section, however a person writes them") {
+    for (const char* section : {"train.max_steps", "schedule.warmup_steps", "data.max_events"})
+      for (const char* number : {"100", "1e2", "100.0", "100.", "+100", "1.e2"}) {
+        CAPTURE(section);
+        CHECK(error_of({std::string(section) + "=" + number}) == "accepted");
+      }
+    CHECK(set({"train.max_steps=1e2"}).train.max_steps == 100);
+    CHECK(set({"train.ema=.98"}).train.ema == .98);
+    CHECK(set({"optimizer.weight_decay=+.5"}).optimizer.weight_decay == .5);
+    const Config mlp = set({"model.name=mlp", "model.dropout=.25", "model.hidden=1.6e1"});
+    CHECK(mlp.model.options.text == R"({"dropout":0.25,"hidden":16.0})");
+    const ModelEntry& entry = find_model("mlp");
+    FeatureSet spec;
+    spec.features.push_back({.name = "f", .scope = FeatureScope::candidate, .rows = 3, .width = 2});
+    spec.tasks.push_back({.name = "click"});
+    Rng rng(1);
+    const auto model = entry.build(spec, mlp.model.options.text, rng);
+    CHECK(model->parameters().at(1).value.dim(1) == 16);
+    const std::pair<const char*, const char*> refused[] = {
+        {R"({"hidden": 2.5})", "mlp: model.hidden needs a whole number, got 2.5"},
+        {R"({"hidden": 0})", "mlp: model.hidden is 0, it must be between 1 and 1048576"},
+        {R"({"dropout": 1})", "mlp: model.dropout is 1, it must be at least 0 and below 1"},
+        {R"({"table_deviation": -1})", "mlp: model.table_deviation is -1, it must be between 0 and 1000"}};
+    for (const auto& [options, message] : refused) {
+      CAPTURE(options);
+      CHECK_THROWS_WITH(entry.build(spec, options, rng), message);
+    }
+    CHECK_THROWS_WITH(find_model("mixformer").build(spec, R"({"layers": 1e9})", rng),
+                      "mixformer: model.layers is 1000000000.0, it must be between 1 and 1000");
+    CHECK_THROWS_WITH(find_model("ui_mixformer").build(spec, R"({"ffn_hidden": -5})", rng),
+                      "ui_mixformer: model.ffn_hidden is -5, it must be between 0 and 1048576");
+  }
+
+  TEST_CASE("keys that come twice, deep nesting and odd bytes are errors") {
+    const TemporaryFolder folder;
+    write_file(folder / "c.json", R"({"train": {"epochs": 3, "epochs": 4}})");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "the key \"epochs\" stands twice in one object");
+    write_file(folder / "c.json", R"({"model": {"name": "mlp"}, "model": {"name": "mlp"}})");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "the key \"model\" stands twice in one object");
+    write_file(folder / "c.json", R"({"data": {"overrides": )" + std::string(100000, '['));
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "nested more than 64 deep");
+    CHECK_CONTAINS(error_of({"model.x=" + std::string(100000, '[') + std::string(100000, ']')}), "deep");
+    CHECK_CONTAINS(error_of({"train.epochs=d\xff"}), "train.epochs needs a whole number");
+    const std::string key(5000000, 'k');
+    CHECK(error_of({"train." + key + "=1"}).size() < 500);
   }
 
   TEST_CASE("paths in a file are relative to it, paths of --set to the current folder") {
@@ -128,7 +203,7 @@ TEST_SUITE("config") {
   TEST_CASE("the help names every key with its default") {
     const std::string help = describe_config();
     CHECK_CONTAINS(help, "schedule.final_share = 0");
-    CHECK_CONTAINS(help, "model.name = mixformer");
+    CHECK_CONTAINS(help, "model.name = \"mixformer\"");
     CHECK_CONTAINS(help, "table_optimizer.lr = ");
   }
 }

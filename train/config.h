@@ -1,9 +1,10 @@
 // The configuration of a run.  Precedence: the defaults below < the file < `--set section.key=value`.
 //
-// Every field is written once, in visit_fields (config.cpp): reading, dumping, checking and the help text
-// follow from it. An unknown key is an error with its dotted path and the nearest known one.
+// Every field is written once, in visit() (config.cpp): reading, dumping, checking ranges and the help text follow
+// from it (core/options.h). An unknown key is an error with its dotted path and the nearest known one.
 #pragma once
 
+#include "mixrec/core/options.h"
 #include "mixrec/optim/options.h"
 #include "mixrec/optim/schedule.h"
 
@@ -29,11 +30,15 @@ struct DataConfig {
   int64_t max_events = 0;           // history events in one batch at most; 0 = no cap
   int64_t workers = 1;              // threads that assemble batches ahead of the step
   std::string shuffle = "rows";     // rows | requests (candidates of a request stay together)
+
+  void visit(OptionVisitor& v);
 };
 
 struct ModelConfig {
   std::string name = "mixformer";
   JsonText options;  // all other keys of the section, checked by the model
+
+  void visit(OptionVisitor& v);
 };
 
 // The rows that choose the best step are the schema's matter: split.validation_days and its like cut them
@@ -57,6 +62,8 @@ struct TrainConfig {
   int64_t threads = 0;            // 0 = what OpenMP takes
   std::string device = "auto";    // auto | cpu | cuda | cuda:N; see device_choice.h
   std::string precision = "f32";  // f32 | bf16: what activations are computed in
+
+  void visit(OptionVisitor& v);
 };
 
 struct Config {
@@ -67,11 +74,13 @@ struct Config {
   RuleOptions table_optimizer{.name = "lazy_adam", .lr = 1e-2};
   ScheduleOptions schedule;  // cosine: total_steps 0 = the length of the run
   std::vector<GroupOptions> groups;
+
+  void visit(OptionVisitor& v);
 };
 
 // Reads `file` ("" = none) over the defaults, then each "a.b=value" of `sets`; checks types, names and
-// ranges. A value of `sets` is JSON where it parses as such and a plain string otherwise.  Paths in the file
-// are relative to the file's folder, paths in `sets` to the current one.
+// ranges. A value of `sets` is JSON where it parses as such, a number where it is one (.98, +3), and a plain
+// string otherwise.  Paths in the file are relative to the file's folder, paths in `sets` to the current one.
 Config load_config(const std::string& file, std::span<const std::string> sets);
 
 // Throws on a number out of range or an unknown choice, naming the key; load_config() has done it.

@@ -25,6 +25,13 @@ FeatureSet linear_spec(FeatureSet spec) {
 
 }  // namespace
 
+void MlpModelOptions::visit(OptionVisitor& v) {
+  v.number("hidden", hidden, between(1, 1 << 20), "width of both hidden layers");
+  v.flag("pooled_history", pooled_history, "the mean of the raw events is one more feature");
+  v.number("dropout", dropout, below(0, 1), "on the features, in training");
+  v.number("table_deviation", table_deviation, between(0, 1e3), "standard deviation of initial embeddings");
+}
+
 MlpModel::MlpModel(const FeatureSet& spec, const MlpModelOptions& options, Rng& rng)
     : options_(options),
       embedding_(spec, rng, {options.table_deviation}),

@@ -13,11 +13,7 @@ struct MlpModelOptions {
   double dropout = 0;
   double table_deviation = 0.005;
 
-  template <class V>
-  void visit(V& v) {
-    v("hidden", hidden), v("pooled_history", pooled_history), v("dropout", dropout);
-    v("table_deviation", table_deviation);
-  }
+  void visit(OptionVisitor& v);
 };
 
 // logits = MLP([e_1; …; e_M; mean_t s_t]): the concatenation of eq 1 with the history mean-pooled; C x tasks.
@@ -36,8 +32,7 @@ class MlpModel : public Module {
 };
 
 struct LogisticRegressionOptions {
-  template <class V>
-  void visit(V&) {}
+  void visit(OptionVisitor&) {}
 };
 
 // logit = b + Σ_i w_i[value of feature i]: one weight a table row, per task; events are not read.

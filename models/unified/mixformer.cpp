@@ -26,6 +26,26 @@ int64_t slice_width(int64_t total, int64_t heads) { return (total + heads - 1) /
 
 }  // namespace
 
+void MixFormerOptions::visit(OptionVisitor& v) {
+  const OptionRange size = between(1, 65536), size_or_rule = between(0, 1 << 20);
+  v.choice("preset", preset, {"", "small", "medium"}, "of the paper: sets the sizes below");
+  v.number("heads", heads, between(1, 1024), "N");
+  v.number("width", width, size, "D, a multiple of the heads");
+  v.number("layers", layers, between(1, 1000), "L");
+  v.number("event_width", event_width, size, "d_s: an event's width per head");
+  v.number("ffn_hidden", ffn_hidden, size_or_rule, "of the FFNs per head; 0 = 8/3 of the width");
+  v.number("sequence_hidden", sequence_hidden, size_or_rule,
+           "of the sequence FFN; 0 = twice heads times event_width");
+  v.number("head_hidden", head_hidden, size_or_rule, "hidden width of a task's MLP; 0 = none");
+  v.flag("pooled_history", pooled_history, "the mean of the raw events is one more feature");
+  v.number("dropout", dropout, below(0, 1), "on the embedded features, in training");
+  v.number("table_deviation", table_deviation, between(0, 1e3), "standard deviation of initial embeddings");
+  v.number("down_scale", down_scale, between(0, 1e3), "of the initial down-projections of FFNs");
+  v.number("norm_eps", norm_eps, above(0, 1), "under the root of norms");
+  v.choice("recompute", recompute, {"none", "ffn", "block"},
+           "what the backward recomputes instead of keeping it");
+}
+
 MixFormerOptions MixFormerOptions::resolved() const {
   MixFormerOptions o = *this;
   if (preset == "small" || preset == "medium") {

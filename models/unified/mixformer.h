@@ -40,14 +40,7 @@ struct MixFormerOptions {
   // sequence FFN (eq 5), which is most of a step's memory; "block", everything inside a block.
   std::string recompute = "none";
 
-  template <class V>
-  void visit(V& v) {
-    v("preset", preset), v("heads", heads), v("width", width), v("layers", layers),
-        v("event_width", event_width);
-    v("ffn_hidden", ffn_hidden), v("sequence_hidden", sequence_hidden), v("head_hidden", head_hidden);
-    v("pooled_history", pooled_history), v("dropout", dropout), v("table_deviation", table_deviation);
-    v("down_scale", down_scale), v("norm_eps", norm_eps), v("recompute", recompute);
-  }
+  void visit(OptionVisitor& v);
 
   // With the preset applied and zeros replaced; throws on impossible sizes, naming both numbers.
   MixFormerOptions resolved() const;

@@ -63,6 +63,12 @@ Tensor attended(const UiSide& side, const Tensor& q, const Tensor& h, const Tens
 
 }  // namespace
 
+void UiMixFormerOptions::visit(OptionVisitor& v) {
+  MixFormerOptions::visit(v);
+  v.number("item_heads", item_heads, between(0, 1024), "N_G; 0 = by the share of the item's features");
+  v.flag("decoupled", decoupled, "compute the user side once per request");
+}
+
 UiSide::UiSide(int64_t heads, const MixFormerOptions& o, Rng& rng)
     : mixer(heads, o.width, o.ffn_hidden, rng, {o.down_scale}),
       fusion(heads, o.width, o.ffn_hidden, rng, {o.down_scale}),

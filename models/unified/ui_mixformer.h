@@ -29,11 +29,7 @@ struct UiMixFormerOptions : MixFormerOptions {
   // every candidate.  The same function, for comparison.
   bool decoupled = true;
 
-  template <class V>
-  void visit(V& v) {
-    MixFormerOptions::visit(v);
-    v("item_heads", item_heads), v("decoupled", decoupled);
-  }
+  void visit(OptionVisitor& v);
 };
 
 // What a block has for the heads of one side, n of them.
