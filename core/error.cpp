@@ -1,5 +1,7 @@
 #include "mixrec/core/error.h"
 
+#include "mixrec/core/printable.h"
+
 #include <algorithm>
 #include <iterator>
 #include <vector>
@@ -42,10 +44,11 @@ OpScope::~OpScope() { op_name = outer_; }
 
 void fail(const char* file, int line, const std::string& message) {
   std::string text;
+  const std::string shown = printable(message, kMessageBytes);
   if (*op_name) text = concat_message("[", op_name, "] ");
   const std::string_view path = project_path(file);
-  if (is_about_user_input(path)) throw Error(text + message);
-  throw Error(concat_message(text, message, " (", path, ":", line, ")"));
+  if (is_about_user_input(path)) throw Error(text + shown);
+  throw Error(concat_message(text, shown, " (", path, ":", line, ")"));
 }
 
 int edit_distance(std::string_view a, std::string_view b) {

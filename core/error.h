@@ -8,6 +8,7 @@
 // end is left out where the sentence is for a user: in data/, train/ and what else core/error.cpp lists.
 #pragma once
 
+#include <algorithm>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -61,7 +62,12 @@ template <class Range>
 std::string nearest_name(std::string_view word, const Range& candidates) {
   std::string best;
   int best_distance = static_cast<int>(word.size()) / 3 + 2;
-  for (const auto& candidate : candidates) {
+  for (const auto& name : candidates) {
+    const std::string_view candidate = name;
+    // No slip is that long, and the distance itself costs the product of both lengths.
+    const size_t longer = std::max(candidate.size(), word.size()),
+                 shorter = std::min(candidate.size(), word.size());
+    if (longer - shorter >= static_cast<size_t>(best_distance)) continue;
     const int distance = detail::edit_distance(word, candidate);
     if (distance < best_distance) best_distance = distance, best = candidate;
   }

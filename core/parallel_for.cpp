@@ -154,7 +154,8 @@ Team& team() {
 int num_threads() { return thread_count(); }
 
 void set_num_threads(int count) {
-  MR_CHECK(count >= 1, "the number of threads must be at least 1, got ", count);
+  MR_CHECK(count >= 1 && count <= kMostThreads, "the number of threads must be from 1 to ", kMostThreads,
+           ", got ", count);
   thread_count() = count;
 }
 

@@ -14,7 +14,10 @@ namespace mixrec {
 // Threads that a parallel loop may use: OMP_NUM_THREADS or, when unset, the cores this process may run on.
 int num_threads();
 
-// Overrides it for the whole process; at least 1.
+// No machine of today has more; a number above it is a slip.
+inline constexpr int kMostThreads = 4096;
+
+// Overrides it for the whole process; 1 .. kMostThreads.
 void set_num_threads(int count);
 
 namespace detail {

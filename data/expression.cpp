@@ -1,7 +1,9 @@
 #include "mixrec/data/expression.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/printable.h"
 
+#include <algorithm>
 #include <cctype>
 #include <cmath>
 #include <functional>
@@ -14,6 +16,7 @@ struct Expression::Node {
   double number = 0;
   std::string text;  // a literal, an operator or a column's name
   size_t column = 0;
+  int height = 0;  // of the tree below, which is walked by recursion
   std::unique_ptr<Node> left, right;
 
   // `missing` given: an empty cell where a number is needed sets it, and reads as 0.
@@ -30,6 +33,9 @@ using NodePtr = std::unique_ptr<Node>;
 const std::vector<std::vector<std::string>> kLevels = {
     {"||"}, {"&&"}, {"<=", ">=", "==", "!=", "<", ">"}, {"+", "-"}, {"*", "/"}};
 
+// What a stack of 1 MB holds many times over, and no rule of a person needs.
+constexpr int kMostNested = 100, kMostHeight = 1000;
+
 // Recursive descent over the text; `bind` turns a column's name into its index.
 class Parser {
  public:
@@ -44,8 +50,18 @@ class Parser {
   }
 
  private:
+  // Signs and parentheses inside each other.
+  struct Nesting {
+    explicit Nesting(Parser& parser) : parser(parser) {
+      if (++parser.nested_ > kMostNested)
+        parser.fail(concat_message("signs and parentheses are nested more than ", kMostNested, " deep"));
+    }
+    ~Nesting() { --parser.nested_; }
+    Parser& parser;
+  };
+
   [[noreturn]] void fail(const std::string& what) const {
-    MR_FAIL("in the expression \"", text_, "\", at character ", at_ + 1, ": ", what);
+    MR_FAIL("in the expression \"", printable(text_), "\", at character ", at_ + 1, ": ", what);
   }
 
   void skip_spaces() {
@@ -75,6 +91,9 @@ class Parser {
       node->text = *taken;
       node->left = std::move(left);
       node->right = level(depth + 1);
+      node->height = 1 + std::max(node->left->height, node->right->height);
+      // Checked while it grows: a tree that is too high could not even be destroyed.
+      if (node->height > kMostHeight) fail(concat_message("more than ", kMostHeight, " operators in a row"));
       check_text_operands(*node);
       left = std::move(node);
     }
@@ -89,6 +108,7 @@ class Parser {
   }
 
   NodePtr unary() {
+    const Nesting nesting(*this);
     auto node = std::make_unique<Node>();
     if (take("!")) {
       node->kind = Node::Kind::invert, node->left = unary();
@@ -97,6 +117,7 @@ class Parser {
     } else {
       return primary();
     }
+    node->height = 1 + node->left->height;
     return node;
   }
 
@@ -138,6 +159,7 @@ class Parser {
   std::string_view text_;
   const std::function<size_t(const std::string&)>& bind_;
   size_t at_ = 0;
+  int nested_ = 0;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "mixrec/data/json_reader.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/json_text.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -26,11 +27,7 @@ void erase(Json& json, const std::vector<std::string>& path, size_t depth) {
 }  // namespace
 
 JsonValue JsonValue::parse(const std::string& text, const std::string& called) {
-  try {
-    return {std::make_shared<const Json>(Json::parse(text, nullptr, true, true)), called};
-  } catch (const Json::parse_error& error) {
-    MR_FAIL(called, " is not valid JSON: ", error.what());
-  }
+  return {std::make_shared<const Json>(parse_json_text<Json>(text, called)), called};
 }
 
 bool JsonValue::is_text() const { return of(json_).is_string(); }
@@ -44,28 +41,28 @@ bool JsonValue::is_whole() const {
 }
 
 int64_t JsonValue::whole() const {
-  MR_CHECK(is_whole(), place_, ": needs a whole number, got ", of(json_).dump());
+  MR_CHECK(is_whole(), place_, ": needs a whole number, got ", shown_json(of(json_)));
   return of(json_).get<int64_t>();
 }
 
 double JsonValue::number() const {
   const Json& json = of(json_);
-  MR_CHECK(json.is_number() || json.is_boolean(), place_, ": needs a number, got ", json.dump());
+  MR_CHECK(json.is_number() || json.is_boolean(), place_, ": needs a number, got ", shown_json(json));
   return json.is_boolean() ? (json.get<bool>() ? 1 : 0) : json.get<double>();
 }
 
 std::string JsonValue::text() const {
-  MR_CHECK(is_text(), place_, ": needs a text in quotes, got ", of(json_).dump());
+  MR_CHECK(is_text(), place_, ": needs a text in quotes, got ", shown_json(of(json_)));
   return of(json_).get<std::string>();
 }
 
 JsonObject JsonValue::object() const {
-  MR_CHECK(of(json_).is_object(), place_, ": needs an object in braces, got ", of(json_).dump());
+  MR_CHECK(of(json_).is_object(), place_, ": needs an object in braces, got ", shown_json(of(json_)));
   return JsonObject(*this);
 }
 
 std::vector<JsonValue> JsonValue::list() const {
-  MR_CHECK(of(json_).is_array(), place_, ": needs a list in brackets, got ", of(json_).dump());
+  MR_CHECK(of(json_).is_array(), place_, ": needs a list in brackets, got ", shown_json(of(json_)));
   std::vector<JsonValue> values;
   for (const auto& one : of(json_))
     values.push_back({{json_, &one}, concat_message(place_, "[", values.size(), "]")});
@@ -95,7 +92,7 @@ std::string JsonObject::text(const std::string& key, const std::string& otherwis
 double JsonObject::number(const std::string& key, double otherwise) {
   if (!has(key)) return otherwise;
   const Json& json = of(value_.json_).at(key);
-  MR_CHECK(json.is_number(), at(key), ": needs a number, got ", json.dump());
+  MR_CHECK(json.is_number(), at(key), ": needs a number, got ", shown_json(json));
   return json.get<double>();
 }
 
@@ -103,14 +100,14 @@ int64_t JsonObject::integer(const std::string& key, int64_t otherwise, int64_t l
   if (!has(key)) return otherwise;
   const Json& json = of(value_.json_).at(key);
   MR_CHECK(json.is_number_integer() && json.get<int64_t>() >= least, at(key),
-           ": needs a whole number of at least ", least, ", got ", json.dump());
+           ": needs a whole number of at least ", least, ", got ", shown_json(json));
   return json.get<int64_t>();
 }
 
 bool JsonObject::flag(const std::string& key, bool otherwise) {
   if (!has(key)) return otherwise;
   const Json& json = of(value_.json_).at(key);
-  MR_CHECK(json.is_boolean(), at(key), ": needs true or false, got ", json.dump());
+  MR_CHECK(json.is_boolean(), at(key), ": needs true or false, got ", shown_json(json));
   return json.get<bool>();
 }
 
@@ -120,7 +117,7 @@ std::string JsonObject::choice(const std::string& key, const std::string& otherw
   if (std::find(choices.begin(), choices.end(), chosen) != choices.end()) return chosen;
   std::string list;
   for (const auto& one : choices) list += (list.empty() ? "" : ", ") + one;
-  MR_FAIL(at(key), ": '", chosen, "' is not one of ", list);
+  MR_FAIL(at(key), ": '", printable(chosen), "' is not one of ", list);
 }
 
 std::vector<std::string> JsonObject::texts(const std::string& key) {
@@ -137,7 +134,7 @@ std::vector<double> JsonObject::numbers(const std::string& key) {
   const Json& json = of(given.json_);
   MR_CHECK(
       json.is_array() && std::all_of(json.begin(), json.end(), [](auto& one) { return one.is_number(); }),
-      at(key), ": needs a list of numbers, got ", json.dump());
+      at(key), ": needs a list of numbers, got ", shown_json(json));
   return json.get<std::vector<double>>();
 }
 
@@ -152,7 +149,8 @@ void JsonObject::finish() const {
   for (const auto& [key, _] : of(value_.json_).items()) {
     if (asked_.count(key)) continue;
     const auto near = nearest_name(key, asked_);
-    MR_FAIL(place(), ": unknown key '", key, "'", near.empty() ? "" : "; did you mean '" + near + "'?");
+    MR_FAIL(place(), ": unknown key '", printable(key), "'",
+            near.empty() ? "" : "; did you mean '" + near + "'?");
   }
 }
 

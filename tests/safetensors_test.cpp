@@ -132,9 +132,9 @@ TEST_SUITE("safetensors") {
     contains(error_of(path, file_of("{" + a + "}", "").substr(0, 20)), "truncated: the header has");
     contains(error("{" + a + "}", 7), "truncated: tensor a ends at byte 8 of the data, the file has 7");
     contains(error("{" + a + "}", 9), "1 bytes after its last tensor");
-    contains(error("{" + a, 8), "not JSON");
+    contains(error("{" + a, 8), "not valid JSON");
     contains(error("[1]", 0), "not a JSON object");
-    contains(error("{" + a + "," + a + "}", 8), "names a twice");
+    contains(error("{" + a + "," + a + "}", 8), "'a' stands twice");
     contains(error("{" + a + R"(,"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12),
              "tensor b overlaps a");
     contains(error("{" + a + R"(,"b":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})", 16),

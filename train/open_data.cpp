@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
+#include "mixrec/core/files/json_text.h"
 
 #include <nlohmann/json.hpp>
 
@@ -12,9 +13,8 @@ namespace {
 using nlohmann::ordered_json;
 
 std::string merged(const std::string& text, const std::string& overrides, const std::string& path) {
-  ordered_json schema = ordered_json::parse(text, nullptr, false, true);
-  MR_CHECK(!schema.is_discarded(), path, " is not valid JSON");
-  schema.merge_patch(ordered_json::parse(overrides));
+  auto schema = parse_json_text<ordered_json>(text, path);
+  schema.merge_patch(parse_json_text<ordered_json>(overrides, "data.overrides"));
   return schema.dump();
 }
 

@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
+#include "mixrec/core/files/json_text.h"
 
 #include <cmath>
 #include <cstdio>
@@ -15,7 +16,10 @@ namespace {
 
 using nlohmann::json;
 
-std::string quoted(const std::string& text) { return json(text).dump(); }
+// A path or a message may hold bytes that are no text, and JSON may not.
+std::string quoted(const std::string& text) {
+  return json(is_utf8(text) ? text : printable(text, text.size())).dump();
+}
 
 // The shortest text that reads back as the same number.
 std::string number(double value) { return std::isfinite(value) ? json(value).dump() : "null"; }
@@ -58,7 +62,7 @@ std::string metrics_json(const std::vector<TaskSpec>& tasks, const std::vector<B
 }
 
 std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, const std::string& text) {
-  const json all = json::parse(text);
+  const json all = parse_json_text<json>(text, "the metrics of a checkpoint");
   std::vector<BinaryMetrics> metrics;
   for (const TaskSpec& task : tasks) {
     if (!all.contains(task.name)) continue;
@@ -86,7 +90,7 @@ bool read_simulated_bounds(const std::string& folder, SimulatedBounds& bounds) {
   const std::string path = folder + "/bounds.json";
   if (folder.empty() || !std::filesystem::exists(path)) return false;
   try {
-    const json all = json::parse(read_text_file(path));
+    const json all = parse_json_text<json>(read_text_file(path), path);
     bounds.task = all.at("task");
     bounds.floor_auc = all.at("test").at("floor_auc");
     bounds.bayes_auc = all.at("test").at("bayes_auc");

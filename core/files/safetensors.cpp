@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
+#include "mixrec/core/files/json_text.h"
 
 #include <algorithm>
 #include <bit>
@@ -10,7 +11,6 @@
 #include <fcntl.h>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <sys/stat.h>
 #include <tuple>
 #include <unistd.h>
@@ -49,24 +49,6 @@ void read_exactly(int fd, const std::string& path, void* to, uint64_t bytes, uin
   }
 }
 
-// nlohmann keeps the last of two equal keys; a file with a tensor twice is damaged.
-json parse_strictly(const std::string& text, const std::string& path) {
-  std::vector<std::set<std::string>> keys;
-  const auto callback = [&](int, json::parse_event_t event, json& value) {
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key)
-      MR_CHECK(keys.back().insert(value.get<std::string>()).second, path, ": the header names ",
-               value.get<std::string>(), " twice");
-    return true;
-  };
-  try {
-    return json::parse(text, callback);
-  } catch (const json::exception& error) {
-    MR_FAIL(path, ": the header is not JSON: ", error.what());
-  }
-}
-
 std::string describe(const TensorHeader& tensor) { return tensor.dtype + " " + shape_text(tensor.shape); }
 
 struct Entry {
@@ -84,9 +66,9 @@ Entry parse_entry(const std::string& path, const std::string& name, const json& 
            path, ": tensor ", name, " needs exactly dtype, shape and data_offsets");
   MR_CHECK(value["dtype"].is_string(), path, ": tensor ", name, ": dtype is not a string");
   MR_CHECK(is_list_of_sizes(value["shape"]), path, ": tensor ", name,
-           ": shape is not a list of sizes: ", value["shape"].dump());
+           ": shape is not a list of sizes: ", shown_json(value["shape"]));
   MR_CHECK(is_list_of_sizes(value["data_offsets"]) && value["data_offsets"].size() == 2, path, ": tensor ",
-           name, ": data_offsets are not two byte offsets: ", value["data_offsets"].dump());
+           name, ": data_offsets are not two byte offsets: ", shown_json(value["data_offsets"]));
   Entry entry{{name, value["dtype"], value["shape"].get<std::vector<int64_t>>()},
               value["data_offsets"][0],
               value["data_offsets"][1]};
@@ -98,7 +80,7 @@ Entry parse_entry(const std::string& path, const std::string& name, const json& 
   }
   MR_CHECK(entry.begin <= entry.end && entry.end - entry.begin == static_cast<uint64_t>(bytes), path,
            ": tensor ", name, ", ", describe(entry.header), ", needs ", bytes,
-           " bytes, its data_offsets are ", value["data_offsets"].dump());
+           " bytes, its data_offsets are ", shown_json(value["data_offsets"]));
   return entry;
 }
 
@@ -181,7 +163,7 @@ SafetensorsFile::SafetensorsFile(std::string path) : path_(std::move(path)) {
 SafetensorsFile::~SafetensorsFile() { ::close(fd_); }
 
 void SafetensorsFile::parse_header(const std::string& text, uint64_t data_bytes) {
-  const json header = parse_strictly(text, path_);
+  const json header = parse_json_text<json>(text, path_ + ": the header");
   MR_CHECK(header.is_object(), path_, ": the header is not a JSON object");
   std::vector<Entry> entries;
   for (const auto& [name, value] : header.items()) {
@@ -191,7 +173,7 @@ void SafetensorsFile::parse_header(const std::string& text, uint64_t data_bytes)
     }
     MR_CHECK(value.is_object(), path_, ": __metadata__ is not an object");
     for (const auto& [key, text] : value.items()) {
-      MR_CHECK(text.is_string(), path_, ": __metadata__.", key, " is not a string: ", text.dump());
+      MR_CHECK(text.is_string(), path_, ": __metadata__.", key, " is not a string: ", shown_json(text));
       metadata_[key] = text.get<std::string>();
     }
   }
