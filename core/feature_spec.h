@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,8 @@ struct TaskSpec {
   double loss_weight = 1.0;
   // Share w of negatives that the training rows keep; predictions are corrected by p' / (p' + (1 - p') / w).
   double kept_negatives = 1.0;
+  // Labels of at least this much are positive where rows are ranked (AUC); without it, labels of 1 against labels of 0.
+  std::optional<double> positive_from = std::nullopt;
 
   bool operator==(const TaskSpec&) const = default;
 };

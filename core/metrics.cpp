@@ -16,10 +16,11 @@ namespace {
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 struct Rows {
-  std::span<const float> logits;
-  std::span<const uint8_t> labels;
+  std::span<const float> logits, labels;
   std::span<const float> weights;  // empty = all 1
+  float positive_from;             // labels are stored in f32, and compared there
 
+  bool positive(size_t row) const { return labels[row] >= positive_from; }
   size_t size() const { return logits.size(); }
   double weight(size_t row) const { return weights.empty() ? 1.0 : weights[row]; }
 };
@@ -42,20 +43,17 @@ std::vector<uint32_t> order_by_score(std::span<const float> logits) {
   return order;
 }
 
-// AUC over rows that are already in rising order of score: every positive beats the negatives below its group
-// of equal scores, and half of those inside it.
+// AUC over rows that are already in rising order of score.
 double auc_of_ordered(const Rows& rows, std::span<const uint32_t> order) {
-  double negatives_below = 0, positives = 0, wins = 0;
+  RankSum ranks;
   for (size_t i = 0; i < order.size();) {
     const float score = rows.logits[order[i]];
     double tied_positives = 0, tied_negatives = 0;
     for (; i < order.size() && rows.logits[order[i]] == score; ++i)
-      (rows.labels[order[i]] ? tied_positives : tied_negatives) += rows.weight(order[i]);
-    wins += tied_positives * (negatives_below + 0.5 * tied_negatives);
-    positives += tied_positives;
-    negatives_below += tied_negatives;
+      (rows.positive(order[i]) ? tied_positives : tied_negatives) += rows.weight(order[i]);
+    ranks.add(tied_positives, tied_negatives);
   }
-  return positives > 0 && negatives_below > 0 ? wins / (positives * negatives_below) : kNaN;
+  return ranks.auc();
 }
 
 GroupedAuc grouped_auc(const Rows& rows, std::span<const uint32_t> order, std::span<const int64_t> groups) {
@@ -94,12 +92,16 @@ GroupedAuc grouped_auc(const Rows& rows, std::span<const uint32_t> order, std::s
   return result;
 }
 
+GroupedAuc no_groups() { return {kNaN, kNaN, 0, 0}; }
+
 double probability(double logit) { return 1.0 / (1.0 + std::exp(-logit)); }
 
-// -log p of the label: log(1 + exp(-z)) with z turned towards the label, finite for any logit.
-double log_loss_of(double logit, bool label) {
-  const double z = label ? logit : -logit;
-  return std::max(-z, 0.0) + std::log1p(std::exp(-std::abs(z)));
+// -log(1 - p) = log(1 + exp(z)), finite for any finite logit.
+double softplus(double z) { return std::max(z, 0.0) + std::log1p(std::exp(-std::abs(z))); }
+
+// A class that the label does not have adds nothing, not even at an infinite logit.
+double log_loss_of(double logit, double label) {
+  return (label > 0 ? label * softplus(-logit) : 0) + (label < 1 ? (1 - label) * softplus(logit) : 0);
 }
 
 std::vector<CalibrationBin> calibration_bins(const Rows& rows, std::span<const uint32_t> order) {
@@ -146,11 +148,11 @@ void BinaryMeter::add(std::span<const float> logits, std::span<const float> labe
     const float weight = weights.empty() ? 1.0f : weights[i];
     if (weight == 0) continue;
     MR_CHECK(weight > 0 && std::isfinite(weight), "metrics: weight ", weight, " is not a finite number >= 0");
-    MR_CHECK(labels[i] == 0 || labels[i] == 1, "metrics: label ", labels[i], " is neither 0 nor 1");
+    MR_CHECK(labels[i] >= 0 && labels[i] <= 1, "metrics: label ", labels[i], " is not in [0, 1]");
     MR_CHECK(!std::isnan(logits[i]), "metrics: a logit is NaN");
     if (weight != 1 && weights_.empty()) weights_.assign(logits_.size(), 1.0f);
     logits_.push_back(logits[i]);
-    labels_.push_back(labels[i] != 0);
+    labels_.push_back(labels[i]);
     if (weight != 1 || !weights_.empty()) weights_.push_back(weight);
     if (!users.empty()) users_.push_back(users[i]);
     if (!requests.empty()) requests_.push_back(requests[i]);
@@ -167,13 +169,13 @@ void BinaryMeter::merge(const BinaryMeter& other) {
     weights_.resize(logits_.size() + other.logits_.size(), 1.0f);
   }
   append<float>(logits_, other.logits_);
-  append<uint8_t>(labels_, other.labels_);
+  append<float>(labels_, other.labels_);
   append<int64_t>(users_, other.users_);
   append<int64_t>(requests_, other.requests_);
 }
 
 BinaryMetrics BinaryMeter::compute() const {
-  const Rows rows{logits_, labels_, weights_};
+  const Rows rows{logits_, labels_, weights_, static_cast<float>(positive_from_.value_or(1))};
   const std::vector<uint32_t> order = order_by_score(rows.logits);
   BinaryMetrics result;
   result.rows = this->rows();
@@ -184,6 +186,8 @@ BinaryMetrics BinaryMeter::compute() const {
     predicted += w * probability(rows.logits[row]);
     observed += w * rows.labels[row];
     loss += w * log_loss_of(rows.logits[row], rows.labels[row]);
+    result.positives += rows.positive(row);
+    result.fractional += rows.labels[row] > 0 && rows.labels[row] < 1;
   }
   const double mean = observed / weight;
   const double entropy =
@@ -192,9 +196,10 @@ BinaryMetrics BinaryMeter::compute() const {
   result.log_loss = loss / weight;
   result.normalised_entropy = result.log_loss / entropy;
   result.calibration = observed > 0 ? predicted / observed : kNaN;
-  result.auc = auc_of_ordered(rows, order);
-  result.user = grouped_auc(rows, users_.empty() ? std::span<const uint32_t>{} : order, users_);
-  result.request = grouped_auc(rows, requests_.empty() ? std::span<const uint32_t>{} : order, requests_);
+  const bool ranked = result.fractional == 0 || positive_from_;
+  result.auc = ranked ? auc_of_ordered(rows, order) : kNaN;
+  result.user = ranked && !users_.empty() ? grouped_auc(rows, order, users_) : no_groups();
+  result.request = ranked && !requests_.empty() ? grouped_auc(rows, order, requests_) : no_groups();
   result.deciles = calibration_bins(rows, order);
   return result;
 }

@@ -15,7 +15,7 @@ int64_t gap_row(int64_t milliseconds);
 
 struct BatchRule {
   TrainedOn trained_on = TrainedOn::training_part;
-  bool training = false;   // thins out negatives where a task asks for it
+  bool training = false;   // thins out negatives and forgets cells where a schema asks for it
   uint64_t salt = 0;       // of the epoch: decides which training cells read as unknown
   bool by_request = true;  // neighbouring rows of one request share its user features and histories
 };

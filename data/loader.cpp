@@ -43,7 +43,7 @@ class Loader::Impl {
     MR_CHECK(options_.world > 0 && options_.rank >= 0 && options_.rank < options_.world, "rank ",
              options_.rank, " is not in a world of ", options_.world);
     MR_CHECK(options_.workers >= 0 && options_.event_cap >= 0, "workers and event_cap must not be negative");
-    rule_.training = split == Split::train || split == Split::refit;
+    rule_.training = options_.training;
     rule_.by_request = options_.shuffle != Shuffle::rows;
     rule_.trained_on = options_.trained_on.value_or(split == Split::train || split == Split::validation
                                                         ? TrainedOn::training_part

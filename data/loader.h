@@ -30,6 +30,9 @@ struct LoaderOptions {
   int workers = 1;              // threads; 0 makes each batch when it is asked for
   // Default: train and validation see the training part, refit and test the whole training period.
   std::optional<TrainedOn> trained_on = std::nullopt;
+  // What belongs to an optimiser and never to an evaluation: negatives are thinned out to a task's kept_negatives,
+  // cells are forgotten at a feature's unknown_rate, and rows whose labels all count nothing are left out.
+  bool training = false;
 };
 
 struct LoaderPosition {
@@ -40,7 +43,8 @@ struct LoaderPosition {
 
 class Loader {
  public:
-  // Rows of train and refit whose labels all count nothing are left out; other splits hold every row.
+  // Every row of the split is in exactly one batch of an epoch, unless options.training leaves it out.  Throws when
+  // no row is left.
   Loader(const Dataset& data, Split split, LoaderOptions options = {});
   ~Loader();
   Loader(Loader&&) noexcept;

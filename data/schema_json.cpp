@@ -82,6 +82,11 @@ TaskRule read_task(const JsonValue& value, const std::string& name) {
   MR_CHECK(task.spec.loss_weight >= 0, in.at("loss_weight"), ": must not be negative");
   MR_CHECK(task.spec.kept_negatives > 0 && task.spec.kept_negatives <= 1, in.at("kept_negatives"),
            ": must be above 0 and at most 1, got ", task.spec.kept_negatives);
+  if (in.has("positive_from")) {
+    task.spec.positive_from = in.number("positive_from", 1);
+    MR_CHECK(*task.spec.positive_from > 0 && *task.spec.positive_from <= 1, in.at("positive_from"),
+             ": must be above 0 and at most 1, got ", *task.spec.positive_from);
+  }
   in.finish();
   return task;
 }
@@ -324,6 +329,7 @@ const std::vector<std::vector<std::string>> kModelKeys = {{"name"},
                                                           {"features", "*", "*", "unknown_rate"},
                                                           {"tasks", "*", "loss_weight"},
                                                           {"tasks", "*", "kept_negatives"},
+                                                          {"tasks", "*", "positive_from"},
                                                           {"histories", "*", "length"},
                                                           {"histories", "*", "width"}};
 

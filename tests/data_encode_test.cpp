@@ -223,10 +223,12 @@ TEST_SUITE("data encodings") {
     const Dataset only = Dataset::open(parse_schema(small.schema()), folder.path(), {}, {"b"});
     CHECK(only.spec().tasks.size() == 1);
     CHECK(only.spec().tasks[0].loss_weight == 0.5);
-    CHECK(all_rows(only, Split::train).labels.to_vector() == std::vector<float>{0, 0, 1, 0, 1});
+    CHECK(all_rows(only, Split::train).labels.to_vector() == std::vector<float>{0, 0, 0, 0, 1, 0, 1});
+    Loader training(only, Split::train, {.shuffle = Shuffle::none, .workers = 0, .training = true});
+    CHECK(training.next()->labels.to_vector() == std::vector<float>{0, 0, 1, 0, 1});
   }
 
-  TEST_CASE("kept negatives thin out the training rows and only them, always the same way") {
+  TEST_CASE("kept negatives thin out what the optimiser sees and nothing else, always the same way") {
     DataFolder folder;
     std::string text = "user,item,day,label\n";
     for (int i = 0; i < 4000; ++i)
@@ -237,9 +239,10 @@ TEST_SUITE("data encodings") {
     small.tasks = R"("label": {"label": "label == 1", "kept_negatives": 0.25})";
     small.split = R"("by": "date", "test_days": 1)";
     const Dataset data = small.open(folder);
-    Loader train(data, Split::train, {}), again(data, Split::train, {.seed = 9}), test(data, Split::test, {});
+    Loader train(data, Split::train, {.training = true}),
+        again(data, Split::train, {.seed = 9, .training = true}), whole(data, Split::train, {});
     CHECK(train.rows() == again.rows());
-    CHECK(test.rows() == 1000);
+    CHECK(whole.rows() == 3000);
     CHECK(train.rows() == doctest::Approx(750 + 2250 * 0.25).epsilon(0.05));
   }
 

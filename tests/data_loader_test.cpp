@@ -99,7 +99,8 @@ TEST_SUITE("data loader") {
     folder.write("log.csv", random_log(3000));
     const Dataset data = open(folder);
     for (const Shuffle shuffle : {Shuffle::requests, Shuffle::rows}) {
-      Loader loader(data, Split::train, {.batch_size = 64, .event_cap = 200, .shuffle = shuffle});
+      Loader loader(data, Split::train,
+                    {.batch_size = 64, .event_cap = 200, .shuffle = shuffle, .training = true});
       std::vector<int64_t> rows;
       std::set<std::pair<int64_t, int64_t>> requests;
       int64_t request_count = 0;
@@ -123,7 +124,7 @@ TEST_SUITE("data loader") {
   }
 
   TEST_CASE(
-      "a share of training cells reads as unknown, another one each epoch; other splits are left alone") {
+      "a share of the optimiser's cells reads as unknown, another one each epoch; others are left alone") {
     DataFolder folder;
     folder.write("log.csv", random_log(3000));
     std::string schema = kSchema;
@@ -139,7 +140,8 @@ TEST_SUITE("data loader") {
       }
       return cells;
     };
-    Loader train(data, Split::train, {.batch_size = 64, .shuffle = Shuffle::none}), test(data, Split::test);
+    Loader train(data, Split::train, {.batch_size = 64, .shuffle = Shuffle::none, .training = true}),
+        whole(data, Split::train), test(data, Split::test);
     const auto first = unknown(train, false);
     const auto share = [](const std::vector<int64_t>& cells) {
       return static_cast<double>(std::count(cells.begin(), cells.end(), 1)) /
@@ -152,6 +154,7 @@ TEST_SUITE("data loader") {
     CHECK(unknown(train, false) == first);
     train.start(1);
     CHECK(unknown(train, false) != first);
+    CHECK(share(unknown(whole, false)) == 0);
     CHECK(share(unknown(test, false)) == 0);
   }
 

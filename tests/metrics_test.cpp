@@ -142,6 +142,72 @@ TEST_SUITE("metrics") {
     CHECK(metrics_of(data).auc == doctest::Approx(whole.auc).epsilon(1e-14));
   }
 
+  TEST_CASE("fractional labels: every metric from its definition, rankings by a threshold") {
+    for (const bool weighted : {false, true}) {
+      CAPTURE(weighted);
+      Data data = generate(11, 200, 7, 12, weighted);
+      for (size_t i = 0; i < data.labels.size(); ++i) data.labels[i] = static_cast<float>(i % 11) / 10;
+      double weights = 0, labels = 0, predicted = 0, loss = 0;
+      for (size_t i = 0; i < data.labels.size(); ++i) {
+        const double p = 1 / (1 + std::exp(-double{data.logits[i]})), y = data.labels[i], w = data.weights[i];
+        weights += w, labels += w * y, predicted += w * p;
+        loss -= w * (y * std::log(p) + (1 - y) * std::log(1 - p));
+      }
+      const double mean = labels / weights;
+      BinaryMeter meter(0.7);
+      meter.add(data.logits, data.labels, data.weights, data.users, data.users);
+      const BinaryMetrics m = meter.compute();
+      CHECK(m.log_loss == doctest::Approx(loss / weights).epsilon(1e-12));
+      const double constant = -mean * std::log(mean) - (1 - mean) * std::log(1 - mean);
+      CHECK(m.normalised_entropy == doctest::Approx(loss / weights / constant).epsilon(1e-12));
+      CHECK(m.calibration == doctest::Approx(predicted / labels).epsilon(1e-12));
+      CHECK(m.mean_label == doctest::Approx(mean).epsilon(1e-12));
+
+      Data by_class = data;  // a label that equals the threshold is positive
+      for (float& label : by_class.labels) label = label >= 0.7f ? 1.0f : 0.0f;
+      CHECK(m.auc == doctest::Approx(all_pairs(by_class)).epsilon(1e-12));
+      CHECK(m.user.mean == metrics_of(by_class).user.mean);
+
+      const BinaryMetrics unranked = metrics_of(data);  // nothing says which labels are positive
+      CHECK(unranked.log_loss == m.log_loss);
+      CHECK(std::isnan(unranked.auc));
+      CHECK(std::isnan(unranked.user.mean));
+      CHECK(std::isnan(unranked.request.mean));
+      CHECK(unranked.request.used == 0);
+    }
+  }
+
+  TEST_CASE("the request AUC is over requests, the user AUC over users") {
+    Data data = generate(17, 240, 5, 9, true);
+    std::vector<int64_t> requests;
+    for (size_t i = 0; i < data.users.size(); ++i) requests.push_back(static_cast<int64_t>(i / 8));
+    BinaryMeter meter;
+    meter.add(data.logits, data.labels, data.weights, data.users, requests);
+    const BinaryMetrics m = meter.compute();
+    const auto mean_over = [&](const std::vector<int64_t>& groups, int count) {
+      Data grouped = data;
+      grouped.users = groups;
+      double sum = 0, rows = 0, weighted = 0;
+      for (int group = 0; group < count; ++group) {
+        const double value = all_pairs(grouped, group);
+        if (std::isnan(value)) continue;
+        double size = 0;
+        for (size_t i = 0; i < groups.size(); ++i) size += groups[i] == group && data.weights[i] > 0;
+        sum += value, rows += size, weighted += value * size;
+      }
+      return std::pair(sum, weighted / rows);
+    };
+    const auto [user_sum, user_weighted] = mean_over(data.users, 5);
+    const auto [request_sum, request_weighted] = mean_over(requests, 30);
+    CHECK(m.user.mean == doctest::Approx(user_sum / 5).epsilon(1e-12));
+    CHECK(m.user.by_impressions == doctest::Approx(user_weighted).epsilon(1e-12));
+    CHECK(m.request.mean ==
+          doctest::Approx(request_sum / static_cast<double>(m.request.used)).epsilon(1e-12));
+    CHECK(m.request.by_impressions == doctest::Approx(request_weighted).epsilon(1e-12));
+    CHECK(m.request.used + m.request.skipped == 30);
+    CHECK(m.request.mean != m.user.mean);
+  }
+
   TEST_CASE("merging parts with and without weights keeps each row's weight") {
     const float logits[] = {0.1f, 0.4f, 0.2f}, labels[] = {0, 1, 1}, weights[] = {1, 3, 0.5f};
     BinaryMeter plain, weighted, both;
@@ -192,8 +258,10 @@ TEST_SUITE("metrics") {
     const std::vector<float> one = {0.5f};
     CHECK_THROWS_WITH_AS(meter.add(std::vector<float>{NAN}, std::vector<float>{1}),
                          doctest::Contains("a logit is NaN"), Error);
-    CHECK_THROWS_WITH_AS(meter.add(one, std::vector<float>{0.5f}),
-                         doctest::Contains("label 0.5 is neither 0 nor 1"), Error);
+    CHECK_THROWS_WITH_AS(meter.add(one, std::vector<float>{1.5f}),
+                         doctest::Contains("label 1.5 is not in [0, 1]"), Error);
+    CHECK_THROWS_WITH_AS(meter.add(one, std::vector<float>{NAN}), doctest::Contains("is not in [0, 1]"),
+                         Error);
     CHECK_THROWS_WITH_AS(meter.add(one, std::vector<float>{1, 0}), doctest::Contains("1 logits and 2 labels"),
                          Error);
     CHECK_THROWS_WITH_AS(meter.add(one, std::vector<float>{1}, std::vector<float>{-1}),

@@ -67,7 +67,11 @@ TEST_SUITE("trainer errors") {
     }
     SUBCASE("no test rows") {
       write_file(schema, small_schema_text(R"("test_from": "1990-01-01", "validation_days": 1)"));
-      CHECK_CONTAINS(refused(folder, config), "leaves no test row");
+      CHECK_CONTAINS(refused(folder, config),
+                     "leaves no test row: the log runs from 1970-01-01 to 1970-01-08");
+      write_file(schema, small_schema_text(R"("test_from": "1960-01-01", "validation_days": 1)"));
+      CHECK_CONTAINS(refused(folder, config),
+                     "leaves no train row: the log runs from 1970-01-01 to 1970-01-08");
     }
     SUBCASE("refit without validation rows") {
       write_file(schema, small_schema_text(R"("test_days": 1)"));

@@ -128,7 +128,7 @@ int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_m
   const LoadedRun run = load_run(arguments, own_models);
   const auto metrics = evaluate(*run.model, run.data, split_of(arguments.split), run.options);
   const std::vector<TaskSpec>& tasks = run.data.spec().tasks;
-  for (size_t t = 0; t < tasks.size(); ++t) say(metrics_text(tasks[t].name, metrics[t]));
+  for (size_t t = 0; t < tasks.size(); ++t) say(metrics_text(tasks[t], metrics[t]));
   JsonLine line;
   line.add("model", run.config.model.name).add("run", arguments.run);
   std::printf("%s\n", line.add_json(arguments.split, metrics_json(tasks, metrics)).text().c_str());

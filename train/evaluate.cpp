@@ -4,7 +4,9 @@
 #include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
 #include "mixrec/data/prefetcher.h"
+#include "mixrec/train/not_finite.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mixrec {
@@ -16,6 +18,23 @@ std::vector<float> logit_shifts(const std::vector<TaskSpec>& tasks) {
 }
 
 float probability(float logit) { return static_cast<float>(1 / (1 + std::exp(-double{logit}))); }
+
+namespace {
+
+void check_finite(RankingModel& model, const FeatureSet& spec, const RequestBatch& batch,
+                  std::span<const float> logits, DType compute) {
+  const auto bad = std::find_if(logits.begin(), logits.end(), [](float x) { return !std::isfinite(x); });
+  if (bad == logits.end()) return;
+  const auto at = static_cast<size_t>(bad - logits.begin());
+  Pass replay;
+  replay.compute = compute;
+  const std::string where = first_not_finite(model, spec, batch, replay);
+  MR_FAIL("the prediction of '", spec.tasks[at % spec.tasks.size()].name, "' for row ",
+          batch.row.at(at / spec.tasks.size()), " of the data set is not finite", where.empty() ? "" : "; ",
+          where);
+}
+
+}  // namespace
 
 void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                          const EvaluateOptions& options,
@@ -39,6 +58,7 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
     MR_CHECK(logits.shape() == expected, "the model's logits are ", logits.shape(), ", expected ", expected,
              " for [candidates, tasks]");
     std::vector<float> values = logits.to_vector();
+    check_finite(model, data.spec(), batch->host, values, options.compute);
     for (size_t i = 0; i < values.size(); ++i) values[i] += shift[i % shift.size()];
     f(batch->host, values);
   }
@@ -48,7 +68,8 @@ void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
 std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,
                                     const EvaluateOptions& options) {
   const size_t tasks = data.spec().tasks.size();
-  std::vector<BinaryMeter> meters(tasks);
+  std::vector<BinaryMeter> meters;
+  for (const TaskSpec& task : data.spec().tasks) meters.emplace_back(task.positive_from);
   std::vector<float> column, labels, weights;
   std::vector<int64_t> request;
   int64_t requests_before = 0;
@@ -79,10 +100,12 @@ std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Sp
 }
 
 double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by) {
-  double sum = 0;
-  for (const BinaryMetrics& m : metrics)
-    sum += select_by == "auc" ? m.auc : select_by == "uauc" ? m.user.mean : -m.log_loss;
-  return sum / static_cast<double>(metrics.size());
+  double sum = 0, judged = 0;
+  for (const BinaryMetrics& m : metrics) {
+    const double value = select_by == "auc" ? m.auc : select_by == "uauc" ? m.user.mean : -m.log_loss;
+    if (!std::isnan(value)) sum += value, judged += 1;
+  }
+  return sum / judged;
 }
 
 }  // namespace mixrec

@@ -28,12 +28,14 @@ std::vector<float> logit_shifts(const std::vector<TaskSpec>& tasks);  // log w
 float probability(float logit);
 
 // Calls f(batch, logits) for every batch of the part, in the packed order; logits [C, tasks] row by row.  The
-// model computes where its parameters are; f is given the host's copy of the batch.  Logits are corrected.
+// model computes where its parameters are; f is given the host's copy of the batch.  Every row of the part comes
+// once, none is thinned out or forgotten.  Logits are corrected.  Throws where one is not finite, naming its row
+// and the first tensor that is not.
 void for_each_prediction(RankingModel& model, const Dataset& data, Split split,
                          const EvaluateOptions& options,
                          const std::function<void(const RequestBatch&, std::span<const float>)>& f);
 
-// One entry a task of data.spec().  Costs the forward passes and 29 bytes a row and task.
+// One entry per task of data.spec().  Costs the forward passes and 32 bytes per row and task.
 std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Split split,
                                     const EvaluateOptions& options = {});
 template <class M>
@@ -43,7 +45,8 @@ requires(!std::derived_from<M, RankingModel>) std::vector<BinaryMetrics> evaluat
   return evaluate(static_cast<RankingModel&>(holder), data, split, options);
 }
 
-// Mean over tasks of "auc", "uauc" or "log_loss"; larger is better, so log loss comes with a minus.
+// Mean over tasks of "auc", "uauc" or "log_loss"; larger is better, so log loss comes with a minus.  Tasks that have
+// no such value are left out; NaN when all have none.
 double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by);
 
 }  // namespace mixrec

@@ -4,6 +4,7 @@
 #include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/files/json_text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -77,13 +78,35 @@ std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, con
   return metrics;
 }
 
-std::string metrics_text(const std::string& task, const BinaryMetrics& m) {
-  char text[256];
-  std::snprintf(text, sizeof text,
-                "%-12s AUC %.4f  UAUC %.4f (%lld users)  log loss %.4f  NE %.4f  calibration %.3f  %lld rows",
-                task.c_str(), m.auc, m.user.mean, static_cast<long long>(m.user.used), m.log_loss,
-                m.normalised_entropy, m.calibration, static_cast<long long>(m.rows));
+namespace {
+
+std::string decimals(double value, int digits) {
+  if (!std::isfinite(value)) return "-";
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
   return text;
+}
+
+// Why rankings of the task are missing; "" when none is.
+std::string missing_because(const TaskSpec& task, const BinaryMetrics& m) {
+  if (m.rows == 0) return "no label of the part counts";
+  if (m.fractional > 0 && !task.positive_from)
+    return "labels lie between 0 and 1 and the task has no positive_from";
+  if (std::isnan(m.auc)) return m.positives > 0 ? "all rows are positive" : "no row is positive";
+  return std::isnan(m.user.mean) ? "no user has both classes" : "";
+}
+
+}  // namespace
+
+std::string metrics_text(const TaskSpec& task, const BinaryMetrics& m) {
+  std::string text = task.name;
+  text.resize(std::max<size_t>(text.size(), 12), ' ');
+  text += "  AUC " + decimals(m.auc, 4) + "  UAUC " + decimals(m.user.mean, 4);
+  text += concat_message(" (", m.user.used, " users)  log loss ", decimals(m.log_loss, 4), "  NE ",
+                         decimals(m.normalised_entropy, 4), "  calibration ", decimals(m.calibration, 3),
+                         "  ", m.rows, " rows");
+  const std::string why = missing_because(task, m);
+  return why.empty() ? text : text + " (" + why + ")";
 }
 
 bool read_simulated_bounds(const std::string& folder, SimulatedBounds& bounds) {

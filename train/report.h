@@ -30,8 +30,9 @@ std::string metrics_json(const std::vector<TaskSpec>& tasks, const std::vector<B
 // What the two above wrote, back again.
 std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, const std::string& json);
 
-// "is_click  AUC .7481  UAUC .6353 (4321 users)  log loss .5870  NE .912  calibration 1.003  35755 rows"
-std::string metrics_text(const std::string& task, const BinaryMetrics& metrics);
+// "is_click  AUC .7481  UAUC .6353 (4321 users)  log loss .5870  NE .912  calibration 1.003  35755 rows"; "-" stands
+// for a metric that the rows do not determine, and the line then ends with the reason.
+std::string metrics_text(const TaskSpec& task, const BinaryMetrics& metrics);
 
 // What a simulated log says of its test rows.
 struct SimulatedBounds {

@@ -42,7 +42,8 @@ Loader Trainer::make_loader(Split split, int workers) const {
                  .event_cap = data.max_events,
                  .shuffle = data.shuffle == "rows" ? Shuffle::rows : Shuffle::requests,
                  .seed = derive_seed(static_cast<uint64_t>(config_.seed), "order of rows"),
-                 .workers = workers});
+                 .workers = workers,
+                 .training = true});
 }
 
 void Trainer::train(Split split) {
@@ -207,7 +208,7 @@ void Trainer::validate() {
   const auto metrics = evaluate(model_, data_, Split::validation, evaluate_options(TrainedOn::training_part));
   const double score = selection_score(metrics, config_.select_by);
   MR_CHECK(std::isfinite(score), "train.select_by is ", config_.select_by,
-           ", which the validation rows do not determine: no group of them has both classes");
+           ", which the validation rows do not determine");
   const bool better = state_.best_step == 0 || score > state_.best_score;
   if (better) {
     state_.best_step = state_.step;
@@ -219,7 +220,7 @@ void Trainer::validate() {
     ++state_.not_better;
   }
   for (size_t t = 0; t < tasks.size(); ++t)
-    progress_.say("validation " + metrics_text(tasks[t].name, metrics[t]) + (better ? "  *" : ""));
+    progress_.say("validation " + metrics_text(tasks[t], metrics[t]) + (better ? "  *" : ""));
   if (!folder_) return;
   JsonLine line;
   line.add("phase", std::string("validation")).add("step", state_.step).add("epoch", state_.epoch);
@@ -227,9 +228,10 @@ void Trainer::validate() {
   folder_->log(line.add_json("validation", metrics_json(tasks, metrics)).text());
   std::vector<std::pair<std::string, double>> scalars;
   for (size_t t = 0; t < tasks.size(); ++t) {
-    scalars.emplace_back("validation/" + tasks[t].name + "/auc", metrics[t].auc);
-    scalars.emplace_back("validation/" + tasks[t].name + "/uauc", metrics[t].user.mean);
-    scalars.emplace_back("validation/" + tasks[t].name + "/log_loss", metrics[t].log_loss);
+    const std::pair<const char*, double> curves[] = {
+        {"/auc", metrics[t].auc}, {"/uauc", metrics[t].user.mean}, {"/log_loss", metrics[t].log_loss}};
+    for (const auto& [name, value] : curves)
+      if (std::isfinite(value)) scalars.emplace_back("validation/" + tasks[t].name + name, value);
   }
   events_->scalars(state_.step, scalars);
 }

@@ -18,13 +18,11 @@
 
 namespace mixrec {
 
-// Throws when the data cannot be trained on as the configuration asks: an empty part, a label with one class,
-// nothing to choose by.
-void check_trainable(const Dataset& data, const TrainConfig& config);
-
 class Trainer {
  public:
-  Trainer(RankingModel& model, const Dataset& data, const FitOptions& options);
+  // `notes` are said before the first step.
+  Trainer(RankingModel& model, const Dataset& data, const FitOptions& options,
+          std::vector<std::string> notes);
   FitResult run();
 
  private:
@@ -78,6 +76,7 @@ class Trainer {
   const Dataset& data_;
   const FitOptions& options_;
   const TrainConfig& config_;
+  const std::vector<std::string> notes_;
   std::vector<Parameter> parameters_;
   bool has_validation_ = false;
   const Device device_;

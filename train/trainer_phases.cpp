@@ -4,6 +4,7 @@
 #include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/data/feature_encoder.h"
+#include "mixrec/train/check_trainable.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/signals.h"
@@ -19,20 +20,6 @@ namespace mixrec {
 namespace {
 
 constexpr const char* kDropoutSeed = "dropout";
-
-void check_classes(const Dataset& data, Split split) {
-  const SplitStats stats = data.stats(split);
-  for (size_t t = 0; t < stats.tasks.size(); ++t) {
-    const TaskStats& task = stats.tasks[t];
-    const std::string& name = data.spec().tasks[t].name;
-    MR_CHECK(task.rows > 0, "no ", split_name(split), " row has a label '", name, "' that counts");
-    MR_CHECK(task.positives > 0 && task.positives<task.weight, "the label '", name, "' is ", task.positives> 0
-                 ? 1
-                 : 0,
-             " in all ", task.rows, " ", split_name(split),
-             " rows: there is nothing to tell apart; look at its rule in the schema");
-  }
-}
 
 // Keys that may differ between a run and its resume: they change no bit of the outcome, but for the device,
 // which may be another by the time that a run goes on.
@@ -52,27 +39,15 @@ void check_same_config(const RunFolder& folder, const Config& config) {
 
 }  // namespace
 
-void check_trainable(const Dataset& data, const TrainConfig& config) {
-  MR_CHECK(data.stats(Split::train).rows > 0, "no rows are left to train on: look at the schema's split");
-  MR_CHECK(data.stats(Split::test).rows > 0,
-           "the test period is empty: no row lies in the part that the schema's split sets aside for it");
-  check_classes(data, Split::train);
-  check_classes(data, Split::test);
-  if (data.stats(Split::validation).rows > 0) return check_classes(data, Split::validation);
-  const char* needs = config.refit ? "train.refit" : config.patience > 0 ? "train.patience" : nullptr;
-  MR_CHECK(!needs, needs,
-           " needs validation rows to choose by: give the schema's split validation_days or validation");
-}
-
 FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& options) {
   check_config(options.config);
-  check_trainable(data, options.config.train);
+  std::vector<std::string> notes = check_trainable(data, options.config.train);
   if (options.config.train.threads > 0) set_num_threads(static_cast<int>(options.config.train.threads));
   const bool fresh = !options.out.empty() && !options.resume;
   const bool existed = std::filesystem::exists(options.out);
   bool created = false;
   try {
-    Trainer trainer(model, data, options);
+    Trainer trainer(model, data, options, std::move(notes));
     created = fresh;
     return trainer.run();
   } catch (...) {
@@ -87,11 +62,13 @@ FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& 
   }
 }
 
-Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& options)
+Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& options,
+                 std::vector<std::string> notes)
     : model_(model),
       data_(data),
       options_(options),
       config_(options.config.train),
+      notes_(std::move(notes)),
       parameters_(model.parameters()),
       has_validation_(data.stats(Split::validation).rows > 0),
       device_(choose_device(options.config.train.device)),
@@ -217,7 +194,7 @@ FitResult Trainer::finish() {
   result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
   result.json = result_json(result);
   for (size_t t = 0; t < result.test.size(); ++t)
-    progress_.say("test " + metrics_text(data_.spec().tasks[t].name, result.test[t]));
+    progress_.say("test " + metrics_text(data_.spec().tasks[t], result.test[t]));
   report_simulated(result);
   progress_.say(concat_message(count_text(static_cast<double>(state_.samples)), " rows trained on in ",
                                clock_text(state_.train_seconds), ", ", clock_text(result.seconds),
@@ -233,7 +210,7 @@ void Trainer::report_simulated(const FitResult& result) {
   SimulatedBounds bounds;
   if (!read_simulated_bounds(options_.config.data.path, bounds)) return;
   for (size_t t = 0; t < result.test.size(); ++t) {
-    if (data_.spec().tasks[t].name != bounds.task) continue;
+    if (data_.spec().tasks[t].name != bounds.task || std::isnan(result.test[t].auc)) continue;
     char text[160];
     std::snprintf(text, sizeof text,
                   "popularity alone %.4f, true probabilities %.4f: %.0f %% of the way from one to the other",
@@ -326,6 +303,7 @@ void Trainer::announce() {
   progress_.say(concat_message("model ", options_.config.model.name, ": ",
                                count_text(static_cast<double>(dense)), " dense parameters, ",
                                count_text(static_cast<double>(tables)), " in tables"));
+  for (const std::string& note : notes_) progress_.say(note);
   if (state_.step > 0) progress_.say(concat_message("resuming after step ", state_.step));
 }
 

@@ -1,10 +1,12 @@
 // What inspect learns from the log's own cells: repeated rows, constant columns, columns that look like
 // outcomes.
+#include "mixrec/core/metrics.h"
 #include "mixrec/data/dictionary.h"
 #include "mixrec/data/expression.h"
 #include "mixrec/data/inspect/inspect.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -27,21 +29,21 @@ struct Sample {
   std::vector<std::vector<float>> labels;     // by task; below 0: masked
 };
 
-// Rank-sum AUC, ties counted half; 0.5 when a class is missing.
+// AUC; 0.5 when a class is missing.
 double rank_auc(const std::vector<double>& scores, const std::vector<float>& labels) {
   std::vector<uint32_t> order;
   for (uint32_t i = 0; i < scores.size(); ++i)
     if (labels[i] >= 0) order.push_back(i);
   std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return scores[a] < scores[b]; });
-  double positives = 0, negatives = 0, area = 0;
+  RankSum ranks;
   for (size_t begin = 0, end = 0; begin < order.size(); begin = end) {
     double tied_positives = 0, tied_negatives = 0;
     for (; end < order.size() && scores[order[end]] == scores[order[begin]]; ++end)
       (labels[order[end]] > 0.5f ? tied_positives : tied_negatives) += 1;
-    area += tied_positives * (negatives + tied_negatives / 2);
-    positives += tied_positives, negatives += tied_negatives;
+    ranks.add(tied_positives, tied_negatives);
   }
-  return positives > 0 && negatives > 0 ? area / (positives * negatives) : 0.5;
+  const double auc = ranks.auc();
+  return std::isnan(auc) ? 0.5 : auc;
 }
 
 // Scores each row by the label rate of its cell's value among the other half of the rows.

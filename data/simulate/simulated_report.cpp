@@ -1,6 +1,9 @@
 #include "mixrec/data/simulate/simulated_report.h"
 
+#include "mixrec/core/metrics.h"
+
 #include <algorithm>
+#include <cmath>
 
 namespace mixrec::simulated {
 namespace {
@@ -45,13 +48,10 @@ void AucHistogram::add(double score, double positive, double negative) {
 }
 
 double AucHistogram::auc() const {
-  double below = 0, pairs = 0, positives = 0;
-  for (size_t bin = 0; bin < kBins; ++bin) {
-    pairs += positive_[bin] * (below + negative_[bin] / 2);
-    below += negative_[bin];
-    positives += positive_[bin];
-  }
-  return positives > 0 && below > 0 ? pairs / (positives * below) : 0.5;
+  RankSum ranks;
+  for (size_t bin = 0; bin < kBins; ++bin) ranks.add(positive_[bin], negative_[bin]);
+  const double auc = ranks.auc();
+  return std::isnan(auc) ? 0.5 : auc;
 }
 
 void BoundsOfPart::add(const Terms& terms, double probability, bool clicked) {
