@@ -15,6 +15,7 @@
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 
 using namespace mixrec;
@@ -22,13 +23,44 @@ using namespace mixrec::test;
 
 namespace {
 
-// All tolerances of the op table, in one place.
+// All tolerances of the op table, in one place; each is relative to the largest element of a row.
 struct Tolerance {
   double forward, gradient;
 };
-Tolerance tolerance(DType dtype) {
-  if (dtype == bf16) return {2e-2, 2e-2};
-  if (dtype == f32) return {1e-5, 1e-4};
+
+// How often a bf16 result is rounded on its way, where that is more than once: with one rounding it is within half a
+// unit in the last place of the exact value.
+Tolerance roundings(const std::string& op) {
+  static const std::map<std::string, Tolerance> several = {
+      // Saved results are rounded: half a unit of a logsumexp of about 5 is an exponent's error of 4 of them.
+      {"logsumexp", {1, 5}},
+      {"log_softmax", {1, 2}},
+      // Plain ops in a row: products, the gate, the norm, a sum of gradients.
+      {"ffn", {3, 4}},
+      {"residual_ffn", {3, 4}},
+      {"cross_attention", {2, 4}},
+      {"attend", {2, 1}},  // tensor cores take rounded weights
+      {"linear_by_request", {2, 2}},
+      {"mse", {1, 2}},
+      {"checkpoint", {2, 2}},
+      {"checkpoint_rows", {2, 2}},
+      {"sum", {2, 1}},        // a mean is a sum and a product
+      {"embedding", {1, 2}},  // "twice one table" is a product
+      // Gradients of a tensor with several uses are added in bf16, one use after the other.
+      {"embedding_columns", {1, 4}},
+      // Rounded between its two runs, and measured where a single element cancels.
+      {"sum_to", {5, 1}},
+  };
+  const auto found = several.find(op);
+  return found == several.end() ? Tolerance{1, 1} : found->second;
+}
+
+Tolerance tolerance(const std::string& op, DType dtype) {
+  constexpr double kHalfUnit = 1. / 256,
+                   kSums = 1.02;  // what is summed in f32 on the way is not exact either
+  if (dtype == bf16)
+    return {roundings(op).forward * kHalfUnit * kSums, roundings(op).gradient * kHalfUnit * kSums};
+  if (dtype == f32) return {2e-6, 1e-5};
   return {1e-12, 1e-11};
 }
 
@@ -65,7 +97,8 @@ Outcome evaluate(const OpCase& row, std::vector<Tensor> inputs) {
   require_gradients(inputs);
   Outcome out{row.run(inputs), {}};
   if (!row.no_gradient.empty()) return out;
-  Tensor upstream = empty(out.y.shape(), f64);
+  // Every dtype holds the upstream gradient exactly, so that only the op's own rounding is measured.
+  Tensor upstream = empty(out.y.shape(), bf16);
   Rng(5).fill_normal(upstream, 0, 1);
   out.y.backward(cast(upstream, out.y.dtype()).to(out.y.device()));
   for (const Tensor& x : inputs) {
@@ -183,7 +216,7 @@ void check_precision(Device device, const std::vector<DType>& dtypes) {
       const auto low = converted(inputs_of(row), dtype);
       // The reference sees the rounded inputs: what is measured is the op, not the rounding of its operands.
       const Outcome expected = evaluate(row, converted(low, f64)), got = evaluate(row, on(device, low));
-      const Tolerance limit = tolerance(dtype);
+      const Tolerance limit = tolerance(row.op, dtype);
       CHECK(got.y.dtype() == dtype);
       CHECK(got.y.device() == device);
       CHECK(distance(got.y, expected.y) <= limit.forward);
