@@ -5,6 +5,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/arithmetic.h"
+#include "mixrec/ops/dropout.h"
 #include "mixrec/ops/ffn/ffn.h"
 #include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/matmul.h"
@@ -36,6 +37,18 @@ TEST_CASE("autograd: gradients accumulate over uses and over backwards") {
   CHECK(x.grad().to_vector<double>() == std::vector<double>{5, 7, 9});
   x.zero_grad();
   CHECK(!x.grad().defined());
+}
+
+TEST_CASE("autograd: every use of an op's result adds to its gradient") {
+  for (const int uses : {2, 3, 5}) {
+    Tensor x = leaf({1, 2});
+    const Tensor h = x * 2.0;
+    Tensor y = h * 1.0;
+    for (int i = 2; i <= uses; ++i) y = y + h * static_cast<double>(i);
+    y.backward(ones({2}, f64));
+    const double all = uses * (uses + 1);  // 2 (1 + 2 + … + uses)
+    CHECK(x.grad().to_vector<double>() == std::vector<double>{all, all});
+  }
 }
 
 TEST_CASE("autograd: a second backward through one graph is refused") {
@@ -136,6 +149,23 @@ TEST_CASE("autograd: checkpoint gives the same bits, parameters included") {
   checkpoint(f, {x}).backward(ones({3}, f64));
   CHECK(x.grad().to_vector<double>() == dx);
   CHECK(w.grad().to_vector<double>() == dw);
+}
+
+TEST_CASE("autograd: checkpoint draws the same random numbers again, and leaves the stream where it was") {
+  const auto gradient = [](bool again, uint64_t& end) {
+    Tensor x = full({64}, 1, f64).requires_grad();
+    Rng rng(4);
+    const auto f = [&](const std::vector<Tensor>& in) { return dropout(in[0] * in[0], .5, rng, true); };
+    const Tensor y = again ? checkpoint(f, {x}, &rng) : f({x});
+    dropout(x, .5, rng, true);  // the stream goes on between forward and backward
+    y.backward(ones({64}, f64));
+    end = rng.offset();
+    return x.grad().to_vector<double>();
+  };
+  uint64_t plain_end = 0, checkpoint_end = 0;
+  CHECK(gradient(true, checkpoint_end) == gradient(false, plain_end));
+  CHECK(plain_end == 32);
+  CHECK(checkpoint_end == plain_end);
 }
 
 TEST_CASE("autograd: checkpoint_rows goes through the rows in blocks") {

@@ -114,6 +114,36 @@ TEST_SUITE("metrics") {
     }
   }
 
+  TEST_CASE("the AUC by request is over requests, the AUC by user over users") {
+    const Data data = generate(21, 400, 8, 30, true);
+    Data by_request = data;
+    for (size_t i = 0; i < data.users.size(); ++i) by_request.users[i] = static_cast<int64_t>(i) / 9;
+    BinaryMeter meter;
+    meter.add(data.logits, data.labels, data.weights, data.users, by_request.users);
+    const BinaryMetrics m = meter.compute();
+    const auto mean_over = [](const Data& groups, int64_t count) {
+      double sum = 0, used = 0;
+      for (int64_t g = 0; g < count; ++g) {
+        const double value = all_pairs(groups, g);
+        if (!std::isnan(value)) sum += value, ++used;
+      }
+      return sum / used;
+    };
+    CHECK(m.user.mean == doctest::Approx(mean_over(data, 8)).epsilon(1e-12));
+    CHECK(m.request.mean == doctest::Approx(mean_over(by_request, 45)).epsilon(1e-12));
+    CHECK(std::abs(m.user.mean - m.request.mean) > 1e-3);
+
+    // The same from two halves.
+    BinaryMeter halves[2];
+    for (const size_t half : {0, 1}) {
+      const auto part = [&](const auto& column) { return std::span(column).subspan(200 * half, 200); };
+      halves[half].add(part(data.logits), part(data.labels), part(data.weights), part(data.users),
+                       part(by_request.users));
+    }
+    halves[0].merge(halves[1]);
+    CHECK(halves[0].compute().request.mean == m.request.mean);
+  }
+
   TEST_CASE("the order of rows and the split into batches do not matter") {
     Data data = generate(11, 999, 50, 20, true);
     const BinaryMetrics whole = metrics_of(data);
@@ -245,6 +275,30 @@ TEST_SUITE("metrics") {
     REQUIRE(spread.deciles.size() == 10);
     for (const auto& bin : spread.deciles) CHECK(bin.rows == 500);
     for (size_t b = 1; b < 10; ++b) CHECK(spread.deciles[b].predicted > spread.deciles[b - 1].predicted);
+
+    // Weighted means of what is in a bin, from the definition.
+    const Data data = generate(14, 1000, 10, 1000003, true);
+    Data counted;  // rows of weight 0 are none
+    for (size_t i = 0; i < data.logits.size(); ++i) {
+      if (data.weights[i] == 0) continue;
+      counted.logits.push_back(data.logits[i]), counted.labels.push_back(data.labels[i]);
+      counted.weights.push_back(data.weights[i]);
+    }
+    const BinaryMetrics weighted = metrics_of(data);
+    const auto rows_of = counted.logits.size();
+    for (size_t b = 0; b < 10; ++b) {
+      double weight = 0, labels = 0, chances = 0;
+      for (size_t i = 0; i < rows_of; ++i) {
+        const auto below = static_cast<size_t>(std::count_if(counted.logits.begin(), counted.logits.end(),
+                                                             [&](float v) { return v < counted.logits[i]; }));
+        if (below * 10 / rows_of != b) continue;
+        weight += counted.weights[i];
+        labels += static_cast<double>(counted.weights[i]) * counted.labels[i];
+        chances += counted.weights[i] / (1 + std::exp(-static_cast<double>(counted.logits[i])));
+      }
+      CHECK(weighted.deciles[b].observed == doctest::Approx(labels / weight).epsilon(1e-9));
+      CHECK(weighted.deciles[b].predicted == doctest::Approx(chances / weight).epsilon(1e-9));
+    }
 
     const BinaryMetrics tied = metrics_of(generate(13, 5000, 10, 3, false));
     CHECK(tied.deciles.size() == 3);

@@ -337,7 +337,8 @@ TEST_CASE("optim: mistakes are named") {
   CHECK(contains(message({.tables = {.name = "row_wise_adagrid"}}), "did you mean row_wise_adagrad?"));
   CHECK(contains(message({.tables = {.name = "x"}}), "there are sgd, adagrad, row_wise_adagrad, lazy_adam"));
   CHECK(contains(message({.dense = {.name = "adam", .momentum = 0.9}}), "adam has no use for momentum"));
-  CHECK(contains(message({.dense = {.name = "adam", .lr = -1}}), "adam.lr is -1, it must be between 0 and 1000000"));
+  CHECK(contains(message({.dense = {.name = "adam", .lr = -1}}),
+                 "adam.lr is -1, it must be between 0 and 1000000"));
   CHECK(contains(message({.tables = {.name = "sgd", .momentum = 0.9}}), "tables have no momentum"));
   CHECK(contains(message({.groups = {{.pattern = "head.gatt"}}}),
                  "'head.gatt' matches no parameter; did you mean head.gate?"));

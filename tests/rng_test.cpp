@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <doctest/doctest.h>
+#include <set>
+#include <string>
 
 using namespace mixrec;
 
@@ -20,6 +22,38 @@ TEST_CASE("Philox: the known answers of its authors") {
   CHECK(ones.word[1] == 0x41c83b0e);
   CHECK(ones.word[2] == 0xa20bc7c6);
   CHECK(ones.word[3] == 0x6d5451fd);
+}
+
+TEST_CASE("random numbers are the documented functions of Philox's words") {
+  const auto unit = [](uint32_t high, uint32_t low) {  // 53 of 64 bits
+    return std::floor((high * 4294967296.0 + low) / 2048) / 9007199254740992.0;
+  };
+  Tensor x = empty({7}, f64);
+  Rng(11, 5).fill_uniform(x, 2, 5);
+  const auto values = x.to_vector<double>();
+  for (uint64_t i = 0; i < values.size(); ++i) {
+    const Philox::Block block = Philox(11)(5 + i / 2);
+    const double u = i % 2 ? unit(block.word[2], block.word[3]) : unit(block.word[0], block.word[1]);
+    CHECK(values[i] == doctest::Approx(2 + 3 * u).epsilon(1e-14));
+  }
+  Rng rng(11, 5);
+  CHECK(rng.uniform() == doctest::Approx((values[0] - 2) / 3).epsilon(1e-12));
+  const uint64_t limit = uint64_t{1} << 40;
+  for (uint64_t at = 6; at < 12; ++at) {
+    const Philox::Block block = Philox(11)(at);
+    const auto expected = static_cast<uint64_t>(std::ldexp(static_cast<double>(block.word[0]), 8)) +
+                          (block.word[1] >> 24);  // the upper 40 bits of 64
+    CHECK(rng.below(limit) == expected);
+  }
+  CHECK(rng.below(1) == 0);
+}
+
+TEST_CASE("seeds that are derived differ by every letter of the name and by the seed") {
+  std::set<uint64_t> seeds;
+  for (const char* name : {"", "a", "b", "ab", "ba", "dropout", "dropouT"})
+    for (const uint64_t seed : {0, 1, 17}) seeds.insert(derive_seed(seed, name));
+  CHECK(seeds.size() == 21);
+  CHECK(derive_seed(17, "dropout") == derive_seed(17, std::string("dropout").c_str()));
 }
 
 TEST_CASE("random tensors have the moments they should, and the same bits with any number of threads") {
