@@ -2,7 +2,6 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/tests/temporary_folder.h"
-#include "mixrec/train/progress.h"
 #include "mixrec/train/signals.h"
 #include "mixrec/train/tensorboard.h"
 
@@ -94,34 +93,6 @@ TEST_SUITE("tensorboard") {
     CHECK(events[2].substr(9) == std::string("\x10\xac\x02\x2a\x24", 5) +
                                      std::string("\x0a\x11\x0a\x0atrain/loss\x15\x00\x00\x00\x3f", 19) +
                                      std::string("\x0a\x0f\x0a\x08test/auc\x15\x00\x00\x40\x3f", 17));
-  }
-}
-
-TEST_SUITE("progress") {
-  TEST_CASE("plain lines, at the asked interval, where there is no terminal") {
-    const TemporaryFolder folder;
-    std::FILE* out = std::fopen((folder / "log").c_str(), "w");
-    {
-      Progress progress(out);
-      for (int64_t step = 1; step <= 20; ++step)
-        progress.update({.step = step, .total_steps = 40, .epoch = 1, .loss = 0.5, .samples = step * 512},
-                        10);
-      progress.say("done");
-    }
-    std::fclose(out);
-    const std::string text = read_file(folder / "log");
-    CHECK(text.find("step 10/40  epoch 1  loss 0.5000") == 0);
-    CHECK(text.find("samples/s  eta ") != std::string::npos);
-    CHECK(std::count(text.begin(), text.end(), '\n') == 3);
-    CHECK(text.find('\r') == std::string::npos);
-    CHECK(text.ends_with("done\n"));
-  }
-
-  TEST_CASE("times and counts are short") {
-    CHECK(clock_text(93.4) == "1:33");
-    CHECK(clock_text(4000) == "1:06:40");
-    CHECK(count_text(41321) == "41.3k");
-    CHECK(count_text(999) == "999");
   }
 }
 

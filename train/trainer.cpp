@@ -61,8 +61,8 @@ void Trainer::train(Split split) {
                       .epoch = state_.epoch,
                       .loss = shown_loss_,
                       .samples = session_samples_,
-                      .flops = session_flops_},
-                     config_.log_every);
+                      .flops = session_flops_,
+                      .refitting = phase() == Phase::refitting});
     if (log) log_step();
     const bool epoch_ended = state_.batch == 0;
     const bool due = config_.eval_every > 0 ? state_.step % config_.eval_every == 0 : epoch_ended;
@@ -205,6 +205,7 @@ void Trainer::validate() {
   std::optional<AveragedWeights> averaged;
   if (config_.ema > 0) averaged.emplace(*optimizer_);
   const std::vector<TaskSpec>& tasks = data_.spec().tasks;
+  progress_.stage("evaluating the validation rows");
   const auto metrics = evaluate(model_, data_, Split::validation, evaluate_options(TrainedOn::training_part));
   const double score = selection_score(metrics, config_.select_by);
   MR_CHECK(std::isfinite(score), "train.select_by is ", config_.select_by,

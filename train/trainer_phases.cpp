@@ -189,6 +189,7 @@ FitResult Trainer::finish() {
   for (const Parameter& parameter : parameters_)
     if (parameter.kind != ParameterKind::buffer) result.parameters += parameter.value.numel();
   result.validation = parse_metrics(data_.spec().tasks, state_.validation);
+  if (config_.test) progress_.stage("evaluating the test rows");
   if (config_.test) result.test = evaluate(model_, data_, Split::test, evaluate_options(final_trained_on()));
   result.seconds = seconds();
   result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
