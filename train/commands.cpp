@@ -10,6 +10,7 @@
 #include "mixrec/train/fit.h"
 #include "mixrec/train/load_model.h"
 #include "mixrec/train/open_data.h"
+#include "mixrec/train/progress.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/run_folder.h"
 #include "mixrec/train/serve/score_lines.h"
@@ -64,6 +65,13 @@ Split split_of(const std::string& name) {
   MR_FAIL("there is no split ", name);
 }
 
+Dataset open_with_progress(const DataConfig& config, bool quiet, bool again = false) {
+  Progress progress(stderr, quiet);
+  return open_data(
+      config, [&](const std::string& line) { progress.say(line); }, again,
+      [&](const std::string& stage, double share) { progress.stage(stage, share); });
+}
+
 // The model of a run with the weights that it chose, and the data it is asked about.
 struct LoadedRun {
   Config config;
@@ -81,7 +89,7 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   const Device device = choose_device(config.train.device);
   if (!arguments.data.empty()) config.data.path = fs::absolute(arguments.data);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
-  Dataset data = open_data(config.data, say);
+  Dataset data = open_with_progress(config.data, false);
   LoadedModel loaded = load_model(folder, config, data.spec(), device, own_models);
   EvaluateOptions options;
   options.trained_on = loaded.trained_on;
@@ -96,7 +104,7 @@ Dataset open_arguments(const DataArguments& arguments) {
   DataConfig config;
   config.path = arguments.data;
   config.schema = arguments.schema;
-  return open_data(config, say, arguments.again);
+  return open_with_progress(config, false, arguments.again);
 }
 
 }  // namespace
@@ -113,8 +121,7 @@ int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& ow
   if (!arguments.resume) RunFolder::check_free(out);
   choose_device(config.train.device);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
-  const auto report = arguments.quiet ? std::function<void(const std::string&)>() : say;
-  const Dataset data = open_data(config.data, report);
+  const Dataset data = open_with_progress(config.data, arguments.quiet);
   const auto model = build_model(config, data.spec(), own_models);
   if (!arguments.quiet) say("run folder " + out);
   const FitResult result = fit_model(

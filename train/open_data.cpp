@@ -31,11 +31,12 @@ Schema open_schema(const DataConfig& config) {
                       path + " with data.overrides");
 }
 
-Dataset open_data(const DataConfig& config, const std::function<void(const std::string&)>& report,
-                  bool again) {
+Dataset open_data(const DataConfig& config, const std::function<void(const std::string&)>& report, bool again,
+                  const std::function<void(const std::string& stage, double share)>& progress) {
   PrepareOptions options;
   options.again = again;
   options.report = report;
+  options.progress = progress;
   return Dataset::open(open_schema(config), config.path, options, config.tasks);
 }
 

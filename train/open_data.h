@@ -14,8 +14,9 @@ namespace mixrec {
 // config.overrides are merged over it (RFC 7396: null removes a key).
 Schema open_schema(const DataConfig& config);
 
-// Prepares the folder when needed, or `again`; `report` is told what is done.
+// Prepares the folder when needed, or `again`; `report` is told what is done, `progress` how far it is.
 Dataset open_data(const DataConfig& config, const std::function<void(const std::string&)>& report = {},
-                  bool again = false);
+                  bool again = false,
+                  const std::function<void(const std::string& stage, double share)>& progress = {});
 
 }  // namespace mixrec

@@ -292,15 +292,14 @@ void Trainer::announce() {
     if (parameter.kind == ParameterKind::dense) dense += parameter.value.numel();
     if (parameter.kind == ParameterKind::table) tables += parameter.value.numel();
   }
-  const auto part = [&](Split split) {
+  progress_.say(device_line(device_, pass_.compute));
+  for (const Split split : {Split::train, Split::validation, Split::test}) {
     const SplitStats stats = data_.stats(split);
     const std::string days =
-        stats.first_day.empty() ? "" : " (" + stats.first_day + " to " + stats.last_day + ")";
-    return concat_message(count_text(static_cast<double>(stats.rows)), " ", split_name(split), days);
-  };
-  progress_.say(device_line(device_, pass_.compute));
-  progress_.say(
-      concat_message("rows: ", part(Split::train), ", ", part(Split::validation), ", ", part(Split::test)));
+        stats.first_day == stats.last_day ? stats.first_day : stats.first_day + " to " + stats.last_day;
+    progress_.say(concat_message(split_name(split), ": ", count_text(static_cast<double>(stats.rows)),
+                                 " rows", days.empty() ? "" : ", " + days));
+  }
   progress_.say(concat_message("model ", options_.config.model.name, ": ",
                                count_text(static_cast<double>(dense)), " dense parameters, ",
                                count_text(static_cast<double>(tables)), " in tables"));

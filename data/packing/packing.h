@@ -18,6 +18,7 @@
 #include "mixrec/data/schema.h"
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -134,6 +135,12 @@ struct Packing {
     uint64_t all = 0, yes = 0;
   };
   std::vector<std::vector<std::vector<Rate>>> item_rates, user_rates;
+
+  // See PrepareOptions; may be empty.
+  std::function<void(const std::string& stage, double share)> progress;
+  void tick(const std::string& stage, double share) const {
+    if (progress) progress(stage, share);
+  }
 
   std::string data_path(const std::string& file) const { return data + "/" + file; }
   std::string out_path(const std::string& file) const { return out + "/" + file; }

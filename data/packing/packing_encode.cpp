@@ -83,10 +83,13 @@ class Encoder {
     fit_vocabularies();
     packing_.manifest.feature_rows.assign(packing_.columns.size(), 0);
     // Rates first: they group by dictionary numbers, which lists give up for rows of their table.
-    for (size_t f = 0; f < packing_.columns.size(); ++f)
-      if (packing_.columns[f].rule->rate) write_rate(f);
-    for (size_t f = 0; f < packing_.columns.size(); ++f)
-      if (!packing_.columns[f].rule->rate) write(f);
+    for (const bool rates : {true, false})
+      for (size_t f = 0; f < packing_.columns.size(); ++f) {
+        if (packing_.columns[f].rule->rate.has_value() != rates) continue;
+        packing_.tick("encoding '" + packing_.columns[f].rule->spec.name + "'",
+                      static_cast<double>(f) / static_cast<double>(packing_.columns.size()));
+        rates ? write_rate(f) : write(f);
+      }
     write_entities(packing_.users, "users.txt");
     write_entities(packing_.items, "items.txt");
   }

@@ -80,7 +80,10 @@ class Grouper {
   }
 
   void run() {
-    for (uint32_t b = 0; b < packing_.buckets; ++b) bucket(b);
+    for (uint32_t b = 0; b < packing_.buckets; ++b) {
+      packing_.tick("grouping", static_cast<double>(b) / packing_.buckets);
+      bucket(b);
+    }
     request_rows_.append(rows_);
     for (FileWriter* file : {&row_item_, &row_number_, &row_request_, &request_user_, &request_rows_,
                              &request_time_, &request_day_, &request_split_})

@@ -21,6 +21,25 @@ void put(std::vector<T>& cells, uint32_t at, T value, T otherwise) {
   cells[at] = value;
 }
 
+// Says now and then how far a file has been read.
+class Ticks {
+ public:
+  Ticks(const Packing& packing, const std::string& file) : packing_(packing), stage_("reading " + file) {}
+
+  // After each row.
+  void operator()(const CsvReader& reader) {
+    if (rows_++ % 4096 != 0) return;
+    packing_.tick(stage_, reader.bytes() > 0
+                              ? static_cast<double>(reader.bytes_read()) / static_cast<double>(reader.bytes())
+                              : -1);
+  }
+
+ private:
+  const Packing& packing_;
+  std::string stage_;
+  uint64_t rows_ = 0;
+};
+
 void read_table(Packing& packing, const JoinedTable& table) {
   Dictionary& entities = table.of_user ? packing.users : packing.items;
   std::vector<int64_t> line_of;
@@ -31,7 +50,9 @@ void read_table(Packing& packing, const JoinedTable& table) {
     for (auto& column : packing.columns)
       if (column.rule->joined == table.name && !column.rule->rate && !column.rule->matches)
         cells.emplace_back(&column, reader.column(column.rule->column));
+    Ticks ticks(packing, file);
     while (reader.next()) {
+      ticks(reader);
       const uint32_t entity = entities.add(key_text(reader, key, "key"));
       if (line_of.size() <= entity) line_of.resize(entity + 1);
       MR_CHECK(line_of[entity] == 0, reader.place(key), ": the key '", reader.cell(key),
@@ -122,7 +143,9 @@ void read_sequences(Packing& packing, const HistoryRule& history, const EventSou
   const size_t width = history.signals.size();
   std::vector<EventHead> events;
   std::vector<std::vector<uint8_t>> signals;
+  Ticks ticks(packing, file);
   while (reader.next()) {
+    ticks(reader);
     if (where && (*where)(reader) == 0) continue;
     const uint32_t of_user = packing.users.add(key_text(reader, user, "user"));
     events.clear();
@@ -169,7 +192,9 @@ void read_event_rows(Packing& packing, const HistoryRule& history, const EventSo
   for (const auto& signal : source.signals) rules.emplace_back(signal.expression, reader);
   const auto places = signal_places(history, source);
   std::vector<uint8_t> signals(history.signals.size());
+  Ticks ticks(packing, file);
   while (reader.next()) {
+    ticks(reader);
     if (where && (*where)(reader) == 0) continue;
     EventHead head{kBeforeAll, 0, packing.users.add(key_text(reader, user, "user")),
                    packing.items.add(key_text(reader, item, "item")), kDayBeforeAll};
@@ -190,6 +215,7 @@ class RowReader {
       : packing_(packing),
         schema_(packing.schema),
         reader_(packing.data_path(file), packing.schema.format),
+        ticks_(packing, file),
         user_(reader_.column(schema_.user)),
         item_(reader_.column(schema_.item)) {
     if (schema_.time) time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours);
@@ -213,6 +239,7 @@ class RowReader {
   // set.
   bool next(std::vector<char>& record, bool& keep) {
     if (!reader_.next()) return false;
+    ticks_(reader_);
     keep = !where_ || (*where_)(reader_) != 0;
     if (keep) fill(record);
     return true;
@@ -335,6 +362,7 @@ class RowReader {
   Packing& packing_;
   const Schema& schema_;
   CsvReader reader_;
+  Ticks ticks_;
   size_t user_, item_;
   std::optional<TimeReader> time_, date_;
   std::optional<size_t> request_, split_;

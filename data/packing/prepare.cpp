@@ -65,6 +65,7 @@ std::string prepare(const Schema& schema, const std::string& folder, const Prepa
   std::vector<SourceFile> sources = describe_sources(schema, folder);
   AtomicFolder out(path);
   packing::Packing packing(schema, folder, out.folder());
+  packing.progress = options.progress;
   report("reading " + schema.files.front());
   read_tables(packing);
   read_log(packing);

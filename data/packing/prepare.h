@@ -15,6 +15,8 @@ struct PrepareOptions {
       cache;  // folder for packed forms; "": DATA/.mixrec, or ~/.cache/mixrec where DATA cannot be written
   bool again = false;                              // prepare even when a packed form fits
   std::function<void(const std::string&)> report;  // told one line per step
+  // Told often what is being done and which share of it is done, 0 to 1; -1 where that is not known.
+  std::function<void(const std::string& stage, double share)> progress;
 };
 
 // Folder of the packed form of `folder` under `schema`.  It is made when there is none or when the schema or
