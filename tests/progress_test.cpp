@@ -1,6 +1,9 @@
 // The line that is redrawn on a terminal, and the plain lines elsewhere.
 #include "mixrec/train/progress.h"
 
+#include "mixrec/tests/skip.h"
+#include "mixrec/tests/temporary_folder.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <doctest/doctest.h>
@@ -9,9 +12,6 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 #include <vector>
-
-#include "skip.h"
-#include "temporary_folder.h"
 
 using namespace mixrec;
 using namespace mixrec::test;
