@@ -110,8 +110,11 @@ int64_t FeatureEncoder::Impl::milliseconds(const Value& value) const {
     return time;
   }
   const double number = number_of(value);
-  return rules.time_unit.empty() ? std::llround(number)
-                                 : std::llround(number * unit_milliseconds(rules.time_unit));
+  const std::string unit =
+      rules.time_unit.empty() ? "ms" : rules.time_unit;  // the order of rows counts by one
+  MR_CHECK(to_milliseconds(number, unit, time), shown(value), " in ", unit,
+           " is no day of the years 1 to 9999");
+  return time;
 }
 
 namespace {
@@ -258,7 +261,7 @@ class RequestEncoder {
   void put_time(const EncodedFeature& feature, Cells& to) const {
     if (now_ == kNoTime) return feature.put_missing(to);
     const int64_t moved =
-        of_.rules.time_format.empty() ? std::llround(of_.rules.utc_offset_hours * 3'600'000) : 0;
+        counts_from_utc(of_.rules.time_format) ? std::llround(of_.rules.utc_offset_hours * 3'600'000) : 0;
     to.ids.push_back(feature.rule.part == "hour" ? hour_row(now_ + moved)
                                                  : weekday_row(day_of(now_ + moved)));
   }

@@ -25,12 +25,13 @@
 
 namespace mixrec {
 
-// How a cell becomes a point in time: seconds, milliseconds... since 1970, or a strptime-like format (%Y %m
-// %d %H %M %S).
+// How a cell becomes a point in time: seconds, milliseconds... since 1970, or a strptime-like format
+// (data/time_format.h).
 struct TimeColumn {
   std::string column;
-  std::string unit = "s";  // s, ms, us, day
-  std::string format;      // not empty: text in this format, `unit` unused
+  std::string unit = "s";             // s, ms, us, ns, day
+  std::string format;                 // not empty: text in this format, `unit` unused
+  int first_year = 0, last_year = 0;  // where its times must lie; 0: in plausible years
 };
 
 enum class Encoding : uint8_t { vocabulary, hash, quantiles, buckets, numeric };

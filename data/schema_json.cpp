@@ -6,6 +6,7 @@
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace mixrec {
@@ -27,12 +28,28 @@ CsvFormat read_format(JsonObject& in, const CsvFormat& otherwise) {
   return format;
 }
 
+const std::vector<std::string> kUnits{"s", "ms", "us", "ns", "day"};
+
+void read_years(JsonObject& in, TimeColumn& time) {
+  if (!in.has("years")) return;
+  const std::vector<double> years = in.numbers("years");
+  const auto year = [](double value) { return value >= 1 && value <= 9999 && value == std::floor(value); };
+  MR_CHECK(years.size() == 2 && year(years[0]) && year(years[1]) && years[0] <= years[1], in.at("years"),
+           ": needs the first and the last year, as in [1950, 2100]");
+  time.first_year = static_cast<int>(years[0]), time.last_year = static_cast<int>(years[1]);
+}
+
 TimeColumn read_time(JsonObject& in, const std::string& key, const std::string& format) {
   const JsonValue value = in.value(key);
   if (value.is_text()) return {value.text(), "s", format};
   JsonObject object = value.object();
-  TimeColumn time{object.text("column"), object.choice("unit", "s", {"s", "ms", "us", "day"}),
+  TimeColumn time{object.text("column"), object.choice("unit", "s", kUnits),
                   object.text("format", object.has("unit") ? "" : format)};
+  if (!time.format.empty()) {
+    MR_CHECK(!object.has("unit"), object.at("unit"), ": a time in a format has no unit");
+    check_time_format(time.format, object.at("format"));
+  }
+  read_years(object, time);
   object.finish();
   return time;
 }
@@ -46,6 +63,8 @@ void read_log(JsonObject in, Schema& schema) {
   if (in.has("time")) schema.time = read_time(in, "time", "");
   if (in.has("date")) schema.date = read_time(in, "date", "%Y-%m-%d");
   schema.utc_offset_hours = in.number("utc_offset_hours", 0);
+  MR_CHECK(std::abs(schema.utc_offset_hours) <= 24, in.at("utc_offset_hours"),
+           ": must be from -24 to 24, got ", schema.utc_offset_hours);
   schema.request = in.text("request", "");
   schema.duplicates = in.texts("duplicates");
   MR_CHECK(schema.duplicates.empty() || std::find(schema.duplicates.begin(), schema.duplicates.end(),
@@ -234,8 +253,8 @@ EventSource read_source(JsonObject in, const Schema& schema) {
       source.item = read_list(in, "items", source.items_separator.emplace());
       if (in.has("times")) {
         JsonObject times = in.object("times");
-        source.time =
-            TimeColumn{times.text("column"), times.choice("unit", "s", {"s", "ms", "us", "day"}), ""};
+        source.time = TimeColumn{times.text("column"), times.choice("unit", "s", kUnits), ""};
+        read_years(times, *source.time);
         source.times_separator = times.text("list", " ");
         times.finish();
       }

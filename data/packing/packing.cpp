@@ -116,22 +116,71 @@ void Packing::place(const RowHead& head) {
   if (cut_by_time && head.split == Split::train) times.push_back(head.time);
 }
 
-TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours)
+namespace {
+
+constexpr int64_t kDayMilliseconds = 86'400'000;
+
+// Numbers of days often count from the log's own beginning: 1970 is as good as any year.
+int first_year(const TimeColumn& rule) { return rule.first_year ? rule.first_year : kFirstYear; }
+int last_year(const TimeColumn& rule) { return rule.last_year ? rule.last_year : kLastYear; }
+
+}  // namespace
+
+TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours,
+                       TimeRange& range)
     : rule_(rule),
       cell_(reader.column(rule.column)),
-      unit_(unit_milliseconds(rule.unit)),
-      offset_(rule.format.empty() ? std::llround(utc_offset_hours * 3'600'000) : 0) {}
+      offset_(counts_from_utc(rule.format) ? std::llround(utc_offset_hours * 3'600'000) : 0),
+      earliest_(days_from_civil(first_year(rule), 1, 1) * kDayMilliseconds),
+      latest_(days_from_civil(last_year(rule) + 1, 1, 1) * kDayMilliseconds - 1),
+      range_(&range) {}
 
 int64_t TimeReader::parse(std::string_view text, const CsvReader& reader) const {
   int64_t milliseconds = 0;
+  double value = 0;
   if (!rule_.format.empty()) {
     MR_CHECK(parse_time(text, rule_.format, milliseconds), reader.place(cell_), ": '", text,
              "' is no time of the form ", rule_.format);
-    return milliseconds;
+  } else {
+    MR_CHECK(parse_number(text, value), reader.place(cell_), ": '", text, "' is no time in ", rule_.unit);
+    if (!to_milliseconds(value, rule_.unit, milliseconds)) refuse(text, value, reader);
   }
-  double value = 0;
-  MR_CHECK(parse_number(text, value), reader.place(cell_), ": '", text, "' is no time in ", rule_.unit);
-  return std::llround(value * unit_);
+  if (milliseconds > latest_) refuse(text, value, reader);
+  if (milliseconds < range_->first) {
+    range_->first = milliseconds, range_->least = value;
+    if (milliseconds < earliest_) range_->first_place = reader.place(cell_), range_->first_text = text;
+  }
+  if (milliseconds > range_->last) range_->last = milliseconds, range_->most = value;
+  return milliseconds;
+}
+
+void TimeReader::refuse(std::string_view text, double value, const CsvReader& reader) const {
+  const std::string unit = rule_.format.empty() ? plausible_unit(value, value, rule_.unit) : "";
+  int64_t milliseconds = 0;
+  std::string day = "no day of the years 1 to 9999";
+  if (rule_.format.empty() ? to_milliseconds(value, rule_.unit, milliseconds)
+                           : parse_time(text, rule_.format, milliseconds))
+    day = day_text(day_of(milliseconds));
+  MR_FAIL(reader.place(cell_), ": '", text, "'", rule_.format.empty() ? " in " + rule_.unit : "", " is ", day,
+          ", outside the years ", first_year(rule_), " to ", last_year(rule_),
+          unit.empty() ? "; \"years\" beside the time's column allows others"
+                       : "; the time's column needs " + unit);
+}
+
+void check_times(const TimeColumn& rule, const TimeRange& range, const std::string& key) {
+  if (range.first > range.last || range.first_place.empty()) return;
+  const std::string years = concat_message("the years ", first_year(rule), " to ", last_year(rule));
+  const bool all_before = !in_years(range.last, first_year(rule), last_year(rule));
+  const std::string unit = rule.format.empty() ? plausible_unit(range.least, range.most, rule.unit) : "";
+  MR_CHECK(!all_before || unit.empty(), key, ": the times of the column '", rule.column, "' in ", rule.unit,
+           " run from ", day_text(day_of(range.first)), " to ", day_text(day_of(range.last)), ", before ",
+           years, "; with ", unit, " they lie within them");
+  // From another beginning, and only if nothing says otherwise.
+  const bool own_beginning = all_before && rule.format.empty() && rule.first_year == 0 && range.first >= 0;
+  MR_CHECK(own_beginning, range.first_place, ": '", range.first_text, "' is ", day_text(day_of(range.first)),
+           ", outside ", years,
+           "; leave rows without a time out by \"where\", or allow other \"years\" beside the ",
+           "time's column");
 }
 
 int64_t TimeReader::milliseconds(const CsvReader& reader) const { return parse(reader.cell(cell_), reader); }

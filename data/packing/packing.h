@@ -19,6 +19,7 @@
 
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -103,6 +104,13 @@ struct RowLayout {
   size_t signal_at() const { return weight_at() + 4 * tasks; }
 };
 
+// The times that one column gives over all its files.
+struct TimeRange {
+  double least = std::numeric_limits<double>::infinity(), most = -least;  // as given, in the unit
+  int64_t first = INT64_MAX, last = INT64_MIN;                            // milliseconds
+  std::string first_place, first_text;  // of the earliest time before the plausible years
+};
+
 struct Packing {
   Packing(const Schema& schema, std::string data_folder, std::string out_folder);
 
@@ -120,6 +128,7 @@ struct Packing {
   int64_t rows_read = 0;
   // Of the rows of the data set, without duplicates.
   int32_t last_day = kDayBeforeAll, first_day = INT32_MAX;
+  TimeRange time_range, date_range;
   std::vector<int64_t> times;  // fraction splits and cut-off validation: of every row that may be cut
 
   // When the validation and test parts begin, for splits in order of time.
@@ -164,21 +173,31 @@ void read_events(Packing& packing);
 void group(Packing& packing);
 void encode(Packing& packing);
 
-// Reads a point in time, in milliseconds, and its day.
+// Reads a point in time, in milliseconds, and its day.  A time beyond the last year that is believed is an error at its
+// line: most often its unit is another one.
 class TimeReader {
  public:
-  TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours);
+  TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours, TimeRange& range);
   int64_t milliseconds(const CsvReader& reader) const;
   int32_t day(int64_t milliseconds) const;
   size_t cell() const { return cell_; }
   // Of a text in the unit; throws with the reader's place.
   int64_t parse(std::string_view text, const CsvReader& reader) const;
+  // Milliseconds to add for local time.
+  int64_t offset() const { return offset_; }
 
  private:
+  [[noreturn]] void refuse(std::string_view text, double value, const CsvReader& reader) const;
+
   TimeColumn rule_;
   size_t cell_;
-  double unit_;
-  int64_t offset_;
+  int64_t offset_, earliest_, latest_;
+  TimeRange* range_;
 };
+
+// Looks at all times of a column together: throws when they lie before the plausible years and another unit would move
+// them there, and when single ones do.  Numbers that lie near 1970 whatever the unit count from another moment, which is
+// allowed.  `key` says where the schema has them.
+void check_times(const TimeColumn& rule, const TimeRange& range, const std::string& key);
 
 }  // namespace mixrec::packing

@@ -130,11 +130,11 @@ std::vector<size_t> signal_places(const HistoryRule& history, const EventSource&
 
 // One row a user: lists of items, signals and times side by side.
 void read_sequences(Packing& packing, const HistoryRule& history, const EventSource& source,
-                    const std::string& file, EventSpill& spill) {
+                    const std::string& file, EventSpill& spill, TimeRange& range) {
   CsvReader reader(packing.data_path(file), source.format);
   const size_t user = reader.column(source.user), items = reader.column(source.item);
   std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours);
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range);
   std::optional<Expression> where;
   if (!source.where.empty()) where.emplace(source.where, reader);
   std::vector<size_t> cells;
@@ -181,11 +181,11 @@ void read_sequences(Packing& packing, const HistoryRule& history, const EventSou
 }
 
 void read_event_rows(Packing& packing, const HistoryRule& history, const EventSource& source,
-                     const std::string& file, EventSpill& spill) {
+                     const std::string& file, EventSpill& spill, TimeRange& range) {
   CsvReader reader(packing.data_path(file), source.format);
   const size_t user = reader.column(source.user), item = reader.column(source.item);
   std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours);
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range);
   std::optional<Expression> where;
   if (!source.where.empty()) where.emplace(source.where, reader);
   std::vector<Expression> rules;
@@ -218,8 +218,8 @@ class RowReader {
         ticks_(packing, file),
         user_(reader_.column(schema_.user)),
         item_(reader_.column(schema_.item)) {
-    if (schema_.time) time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours);
-    if (schema_.date) date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours);
+    if (schema_.time) time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours, packing.time_range);
+    if (schema_.date) date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours, packing.date_range);
     if (!schema_.request.empty()) request_ = reader_.column(schema_.request);
     if (!schema_.where.empty()) where_.emplace(schema_.where, reader_);
     if (!schema_.weight.empty()) weight_.emplace(schema_.weight, reader_);
@@ -340,10 +340,8 @@ class RowReader {
   uint32_t part(const Column& column, const RowHead& head) const {
     MR_CHECK(schema_.time && column.rule->column == schema_.time->column, "feature '", column.rule->spec.name,
              "': only log.time has an hour and a weekday");
-    if (column.rule->part == "weekday") return weekday_row(head.day);
-    const int64_t local =
-        head.time + (schema_.time->format.empty() ? std::llround(schema_.utc_offset_hours * 3'600'000) : 0);
-    return hour_row(local);
+    if (column.rule->part == "weekday") return weekday_row(time_->day(head.time));
+    return hour_row(head.time + time_->offset());
   }
 
   Split named_split(const std::string& value) const {
@@ -388,10 +386,13 @@ void read_events(Packing& packing) {
     packing.item_rates[h].resize(histories[h].signals.size());
     packing.user_rates[h].resize(histories[h].signals.size());
     EventSpill spill(packing, h);
-    for (const auto& source : histories[h].sources)
+    for (const auto& source : histories[h].sources) {
+      TimeRange range;
       for (const auto& file : source.files)
-        source.items_separator ? read_sequences(packing, histories[h], source, file, spill)
-                               : read_event_rows(packing, histories[h], source, file, spill);
+        source.items_separator ? read_sequences(packing, histories[h], source, file, spill, range)
+                               : read_event_rows(packing, histories[h], source, file, spill, range);
+      if (source.time) check_times(*source.time, range, "histories." + histories[h].name + ".from");
+    }
     spill.close();
   }
 }
@@ -416,6 +417,8 @@ void read_log(Packing& packing) {
     }
   }
   for (auto& file : files) file.close(false);
+  if (packing.schema.time) check_times(*packing.schema.time, packing.time_range, "log.time");
+  if (packing.schema.date) check_times(*packing.schema.date, packing.date_range, "log.date");
   MR_CHECK(packing.rows_read > packing.manifest.rows_filtered, packing.schema.files.front(),
            packing.rows_read == 0 ? ": there is no row under the header" : ": log.where leaves no row");
 }
