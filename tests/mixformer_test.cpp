@@ -4,13 +4,10 @@
 
 #include "mixrec/autograd/gradcheck.h"
 #include "mixrec/core/error.h"
-#include "mixrec/ops/cast.h"
-#include "mixrec/ops/loss.h"
-#include "mixrec/ops/reduce.h"
-#include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/card.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
+#include "mixrec/tests/golden_training.h"
 #include "mixrec/tests/message_of.h"
 
 #include <doctest/doctest.h>
@@ -35,35 +32,6 @@ MixFormer golden_model(const Golden& golden, const MixFormerOptions& options) {
   return model;
 }
 
-Tensor loss_of(const MixFormer& model, const RequestBatch& batch) {
-  Pass pass;
-  return sum(bce_with_logits_per_task(model.forward(batch, pass), cast(batch.labels, f64),
-                                      cast(batch.weights, f64)));
-}
-
-std::vector<double> losses_of(const Golden& golden, const OptimizerOptions& options, Device device) {
-  const FeatureSet spec = golden_spec();
-  const RequestBatch batch = golden_batch(golden, spec).to(device);
-  MixFormer model = golden_model(golden, golden_options(false));
-  to_device(model, device);
-  Optimizer optimizer(parameters(model), options);
-  std::vector<double> losses;
-  for (int step = 0; step < 11; ++step) {
-    const Tensor loss = loss_of(model, batch);
-    losses.push_back(loss.item());
-    loss.backward();
-    optimizer.step();
-    optimizer.zero_grad();
-  }
-  return losses;
-}
-
-void check_losses(const std::vector<double>& got, const Tensor& expected) {
-  const auto want = expected.to_vector<double>();
-  REQUIRE(got.size() == want.size());
-  for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(1e-10));
-}
-
 void check_golden(Device device) {
   for (const bool pooled : {false, true}) {
     for (const char* recompute : {"none", "ffn", "block"}) {
@@ -78,7 +46,7 @@ void check_golden(Device device) {
       to_device(model, device);
       Pass pass;
       CHECK(relative_difference(model.forward(batch, pass), golden["logits"]) < 1e-10);
-      const Tensor loss = loss_of(model, batch);
+      const Tensor loss = golden_loss(model, batch);
       CHECK(relative_difference(loss, golden["loss"]) < 1e-10);
       loss.backward();
       for (const Parameter& p : parameters(model)) {
@@ -91,14 +59,8 @@ void check_golden(Device device) {
 
 void check_golden_losses(Device device) {
   const Golden golden("mixformer");
-  check_losses(
-      losses_of(golden, {.dense = {.name = "sgd", .lr = .05}, .tables = {.name = "sgd", .lr = .05}}, device),
-      golden["losses.sgd"]);
-  check_losses(losses_of(golden,
-                         {.dense = {.name = "adamw", .lr = .01, .weight_decay = .01},
-                          .tables = {.name = "adagrad", .lr = .05, .eps = 1e-10}},
-                         device),
-               golden["losses.adamw"]);
+  check_golden_losses(
+      golden, [&] { return golden_model(golden, golden_options(false)); }, device);
 }
 
 }  // namespace
@@ -122,8 +84,8 @@ TEST_CASE("MixFormer: gradients of the whole model agree with finite differences
   std::vector<Tensor> weights;
   for (const Parameter& p : parameters(model)) weights.push_back(p.value);
   // The model reads its own weights, which gradcheck nudges in place.
-  const auto result = gradcheck([&](const std::vector<Tensor>&) { return loss_of(model, batch); }, weights,
-                                {.max_elements = 64});
+  const auto result = gradcheck([&](const std::vector<Tensor>&) { return golden_loss(model, batch); },
+                                weights, {.max_elements = 64});
   CHECK_MESSAGE(result.passed, result.message);
 }
 

@@ -5,12 +5,11 @@
 #include "mixrec/autograd/record.h"
 #include "mixrec/core/error.h"
 #include "mixrec/ops/cast.h"
-#include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
-#include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/card.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
+#include "mixrec/tests/golden_training.h"
 #include "mixrec/tests/message_of.h"
 #include "mixrec/tests/op_cases.h"
 
@@ -62,28 +61,6 @@ UiMixFormer golden_model(const Golden& golden, const UiMixFormerOptions& options
   to_dtype(model, f64);
   for (Parameter& p : parameters(model)) p.value.copy_from(golden_tensor(golden, "weight", p.name));
   return model;
-}
-
-Tensor loss_of(const UiMixFormer& model, const RequestBatch& batch) {
-  Pass pass;
-  const Tensor logits = model.forward(batch, pass);
-  return sum(bce_with_logits_per_task(logits, cast(batch.labels, logits.dtype()),
-                                      cast(batch.weights, logits.dtype())));
-}
-
-std::vector<double> losses_of(const Golden& golden, const OptimizerOptions& options) {
-  const RequestBatch batch = golden_batch(golden, golden_spec());
-  UiMixFormer model = golden_model(golden, golden_options());
-  Optimizer optimizer(parameters(model), options);
-  std::vector<double> losses;
-  for (int step = 0; step < 11; ++step) {
-    const Tensor loss = loss_of(model, batch);
-    losses.push_back(loss.item());
-    loss.backward();
-    optimizer.step();
-    optimizer.zero_grad();
-  }
-  return losses;
 }
 
 Tensor random_ids(int64_t count, int64_t rows, Rng& rng) {
@@ -156,7 +133,7 @@ void check_golden(Device device) {
       CHECK(model.user_heads() == kUserHeads);
       Pass pass;
       CHECK(relative_difference(model.forward(batch, pass), golden["logits"]) < 1e-10);
-      const Tensor loss = loss_of(model, batch);
+      const Tensor loss = golden_loss(model, batch);
       CHECK(relative_difference(loss, golden["loss"]) < 1e-10);
       loss.backward();
       for (const Parameter& p : parameters(model)) {
@@ -179,14 +156,7 @@ TEST_CASE("cuda: UI-MixFormer: logits, loss and every gradient are those of the 
 
 TEST_CASE("UI-MixFormer: ten training losses are those of the PyTorch script") {
   const Golden golden("ui_mixformer");
-  const auto check = [&](const char* name, const OptimizerOptions& options) {
-    const auto got = losses_of(golden, options), want = golden[name].to_vector<double>();
-    REQUIRE(got.size() == want.size());
-    for (size_t i = 0; i < got.size(); ++i) CHECK(got[i] == doctest::Approx(want[i]).epsilon(1e-10));
-  };
-  check("losses.sgd", {.dense = {.name = "sgd", .lr = .05}, .tables = {.name = "sgd", .lr = .05}});
-  check("losses.adamw", {.dense = {.name = "adamw", .lr = .01, .weight_decay = .01},
-                         .tables = {.name = "adagrad", .lr = .05, .eps = 1e-10}});
+  check_golden_losses(golden, [&] { return golden_model(golden, golden_options()); });
 }
 
 TEST_CASE("UI-MixFormer: decoupled, masked and on an expanded batch it is one function, gradients included") {
@@ -200,7 +170,7 @@ TEST_CASE("UI-MixFormer: decoupled, masked and on an expanded batch it is one fu
       const RequestBatch rows = batch.expanded();
       const auto run = [&](UiMixFormer& model, const RequestBatch& on) {
         for (const Parameter& p : parameters(model)) Tensor(p.value).zero_grad();
-        loss_of(model, on).backward();
+        golden_loss(model, on).backward();
         std::vector<Tensor> all;
         Pass pass;
         all.push_back(model.forward(on, pass).detach());
