@@ -75,6 +75,7 @@ help:
 	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
 	@echo "make test            every test;  make asan: the same under sanitizers"
 	@echo "make test-ops OP=softmax   the op table's rows of one op"
+	@echo "make mutants         wrong changes to the library, each of which a test has to see;  MUTANTS='pow*' some of them"
 	@echo "make bench           JSON lines: products, ops, training steps"
 	@echo "make gpu-test        on a machine with a card: every test there, then compute-sanitizer;  make gpu-bench"
 	@echo "make examples        the programs of examples/"
@@ -191,6 +192,11 @@ $(op_tests): $(call object,$(filter tests/op_cases% tests/expected% tests/op_tes
 	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
 test-ops: $(op_tests)
 	MIXREC_OP=$(OP) $(op_tests)
+
+# Small wrong changes to the library, each of which a test has to see: docs/mutants.md.  MUTANTS='pow*' runs some.
+.PHONY: mutants
+mutants: $(tests)
+	tests/mutants/run.py --build $(BUILD) --make 'CXX=$(CXX)' $(MUTANTS)
 
 # On a card.  tests/gpu_last_run.txt keeps what came of it.
 .PHONY: gpu-test gpu-bench need-card
