@@ -71,7 +71,7 @@ TEST_CASE("parallel_for carries the first error out, with the op's name") {
     }
     CHECK(message.starts_with("[outer] chunk 1 "));
   }
-  CHECK_THROWS_WITH_AS(set_num_threads(0), doctest::Contains("at least 1, got 0"), Error);
+  CHECK_THROWS_WITH_AS(set_num_threads(0), doctest::Contains("from 1 to 4096, got 0"), Error);
 }
 
 TEST_CASE("chunked_reduce sums columns and its bits do not depend on the thread count") {
