@@ -91,6 +91,9 @@ JoinedTable read_table(JsonObject in, const std::string& name, const Schema& sch
 TaskRule read_task(const JsonValue& value, const std::string& name) {
   TaskRule task;
   task.spec.name = name;
+  for (const char* taken : {"row", "user", "item", "time", "request"})
+    MR_CHECK(name != taken, value.place(), ": '", name,
+             "' is another column of predictions; name the task otherwise");
   if (value.is_text()) return task.label = value.text(), task;
   JsonObject in = value.object();
   task.label = in.text("label");

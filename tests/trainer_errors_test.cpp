@@ -298,7 +298,7 @@ TEST_SUITE("trainer errors") {
     CHECK(test_part(eval.out) == test_part(train.out));
     REQUIRE(run_mixrec({"predict", run, "--out", folder / "p.csv"}, folder).code == 0);
     const std::string csv = read_file(folder / "p.csv");
-    CHECK(csv.starts_with("row,user,liked,shared\n"));
+    CHECK(csv.starts_with("row,user,item,time,liked,shared\n"));
     CHECK(std::count(csv.begin(), csv.end(), '\n') == 61);
   }
 }

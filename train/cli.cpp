@@ -26,6 +26,16 @@ Examples:
 
 'mixrec COMMAND --help' explains one command.)";
 
+constexpr const char* kPredictColumns = R"(
+One line per row of the log, in the log's order; rows that log.where or log.duplicates drop are absent.
+
+  row      file and line: log.csv:2
+  user, item, time, request
+           the log's own cells; time is log.time's, else log.date's; time and request only where the log has them
+  click    one column per task, under its name: the probability, as the shortest text of the same f32
+
+A folder of --data needs no labels and no training rows; --split all predicts all of its rows.)";
+
 std::string train_help() {
   return R"(
 Examples:
@@ -72,8 +82,8 @@ void add_train(CLI::App& app, TrainArguments& to) {
 void add_run(CLI::App& app, RunArguments& to) {
   app.add_option("run", to.run, "run folder")->required();
   app.add_option("--data", to.data, "another folder with the same schema");
-  app.add_option("--split", to.split, "rows to look at")
-      ->check(CLI::IsMember({"train", "validation", "test", "refit"}))
+  app.add_option("--split", to.split, "rows to look at; refit is train and validation together")
+      ->check(CLI::IsMember({"train", "validation", "test", "refit", "all"}))
       ->capture_default_str();
   add_device(app, to.device, to.precision, "the run's");
 }
@@ -169,9 +179,10 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   VerifyArguments verify;
   add_train(*app.add_subcommand("train", "trains a model and evaluates it on the test rows"), train);
   add_run(*app.add_subcommand("eval", "evaluates the weights that a run chose"), eval);
-  CLI::App& predict_app = *app.add_subcommand("predict", "writes the probability of every row as CSV");
+  CLI::App& predict_app = *app.add_subcommand("predict", "writes the probabilities of a log's rows as CSV");
   add_run(predict_app, predict);
   predict_app.add_option("--out", predict.out, "CSV file to write")->required();
+  predict_app.footer(kPredictColumns);
   add_score(*app.add_subcommand("score", "answers requests, lines of JSON, with probabilities"), score);
   add_verify(*app.add_subcommand("verify", "compares all ways to compute a run's probabilities"), verify);
   CLI::App& prepare_app = *app.add_subcommand("prepare", "reads a data set into its packed form, once");

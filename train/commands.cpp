@@ -10,12 +10,12 @@
 #include "mixrec/train/fit.h"
 #include "mixrec/train/load_model.h"
 #include "mixrec/train/open_data.h"
+#include "mixrec/train/predictions.h"
 #include "mixrec/train/progress.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/run_folder.h"
 #include "mixrec/train/serve/score_lines.h"
 
-#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -60,7 +60,7 @@ Config resolve_config(const TrainArguments& arguments) {
 }
 
 Split split_of(const std::string& name) {
-  for (const Split split : {Split::train, Split::validation, Split::test, Split::refit})
+  for (const Split split : {Split::train, Split::validation, Split::test, Split::refit, Split::all})
     if (name == split_name(split)) return split;
   MR_FAIL("there is no split ", name);
 }
@@ -143,31 +143,17 @@ int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_m
 }
 
 int run_predict(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  // Before anything is read that may take minutes.
+  MR_CHECK(!fs::is_directory(arguments.out), "--out ", arguments.out, " is a folder; name a file");
   const LoadedRun run = load_run(arguments, own_models);
-  const std::vector<TaskSpec>& tasks = run.data.spec().tasks;
-  AtomicFile file(arguments.out);
-  std::string text = "row,user";
-  for (const TaskSpec& task : tasks) text += "," + task.name;
-  text += "\n";
-  int64_t rows = 0;
-  for_each_prediction(*run.model, run.data, split_of(arguments.split), run.options,
-                      [&](const RequestBatch& batch, std::span<const float> logits) {
-                        char number[32];
-                        for (size_t c = 0; c < batch.row.size(); ++c) {
-                          text += std::to_string(batch.row[c]) + "," + std::to_string(batch.user[c]);
-                          for (size_t t = 0; t < tasks.size(); ++t) {
-                            const double logit = logits[c * tasks.size() + t];
-                            std::snprintf(number, sizeof number, ",%.6g", 1 / (1 + std::exp(-logit)));
-                            text += number;
-                          }
-                          text += "\n";
-                        }
-                        file.write(text);
-                        text.clear();
-                        rows += batch.candidates;
-                      });
-  file.commit();
-  say(concat_message(arguments.out, ": ", rows, " rows"));
+  const Split split = split_of(arguments.split);
+  const int64_t rows = write_predictions(*run.model, run.data, run.config.data.path, split, arguments.out,
+                                         {.evaluate = run.options});
+  const int64_t all = run.data.stats(Split::all).rows;
+  const std::string others =
+      rows == all ? ""
+                  : concat_message(" of ", all, ", the ", split_name(split), " part; --split all writes all");
+  say(concat_message(arguments.out, ": ", rows, " rows", others));
   return 0;
 }
 

@@ -23,7 +23,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Manifest, packed_key, sources, rows_read, row
                                    event_counts)
 
 const char* split_name(Split split) {
-  constexpr const char* kNames[] = {"train", "validation", "test", "refit"};
+  constexpr const char* kNames[] = {"train", "validation", "test", "refit", "all"};
   return kNames[static_cast<int>(split)];
 }
 

@@ -9,8 +9,8 @@
 namespace mixrec {
 
 // `train` is fitted while hyperparameters are chosen on `validation`; `refit` is both together, the whole
-// training period.
-enum class Split : uint8_t { train, validation, test, refit };
+// training period, and `all` every row.
+enum class Split : uint8_t { train, validation, test, refit, all };
 const char* split_name(Split split);
 
 struct SourceFile {

@@ -48,7 +48,8 @@ struct PackedData {
   std::vector<PackedHistory> histories;
 
   bool has(Split wanted, Split actual) const {
-    return wanted == actual || (wanted == Split::refit && actual <= Split::validation);
+    return wanted == actual || wanted == Split::all ||
+           (wanted == Split::refit && actual <= Split::validation);
   }
   // Whether an event of a row of part `split` may enter histories.
   bool admits(uint8_t split, TrainedOn trained_on) const {
