@@ -1,7 +1,8 @@
 #include "mixrec/models/list.h"
 
 #include "mixrec/core/error.h"
-#include "mixrec/models/interaction/mlp.h"
+#include "mixrec/models/mlp.h"
+#include "mixrec/models/stack.h"
 #include "mixrec/models/unified/mixformer.h"
 #include "mixrec/models/unified/ui_mixformer.h"
 
@@ -14,25 +15,15 @@ const std::vector<ModelEntry>& model_list() {
       model_entry<UiMixFormer, UiMixFormerOptions>(
           "ui_mixformer", "MixFormer with user heads that never read the candidate: once per request"),
       model_entry<MlpModel, MlpModelOptions>("mlp", "MLP on all features and the mean-pooled history"),
-      model_entry<LogisticRegression, LogisticRegressionOptions>("logistic_regression",
-                                                                 "one weight a feature value"),
+      model_entry<LogisticRegressionModel, LogisticRegressionOptions>("logistic_regression",
+                                                                      "one weight a feature value"),
+      stack_entry("stack", "any sequence module with any interaction module, stacked or in parallel", {}),
   };
   return models;
 }
 
 const ModelEntry& find_model(const std::string& name, const std::vector<ModelEntry>& own) {
-  std::vector<std::string> names;
-  for (const auto* list : {&own, &model_list()}) {
-    for (const ModelEntry& entry : *list) {
-      if (entry.name == name) return entry;
-      names.push_back(entry.name);
-    }
-  }
-  const std::string near = nearest_name(name, names);
-  std::string all;
-  for (const std::string& known : names) all += (all.empty() ? "" : ", ") + known;
-  MR_FAIL("no model is named '", name, "'", near.empty() ? "" : ", did you mean '" + near + "'?",
-          " Models: ", all);
+  return find_entry<ModelEntry>("model", name, {&own, &model_list()});
 }
 
 }  // namespace mixrec

@@ -39,6 +39,7 @@ class RankingModel {
   virtual ~RankingModel() = default;
   virtual Tensor forward(const RequestBatch& batch, Pass& pass) = 0;
   virtual std::vector<Parameter> parameters() = 0;
+  virtual void to_dtype(DType dtype) = 0;  // as mixrec::to_dtype(); before there is an optimiser
   virtual double forward_flops(const RequestBatch&) const { return 0; }  // 0: unknown
 
   // forward() in two steps, the first of which reads request features and histories only and may be kept; the
@@ -70,6 +71,7 @@ class ModelHolder : public RankingModel {
   explicit ModelHolder(M model) : model_(std::forward<M>(model)) {}
   Tensor forward(const RequestBatch& batch, Pass& pass) override { return model_.forward(batch, pass); }
   std::vector<Parameter> parameters() override { return mixrec::parameters(model_); }
+  void to_dtype(DType dtype) override { mixrec::to_dtype(model_, dtype); }
   double forward_flops(const RequestBatch& batch) const override {
     if constexpr (requires { model_.forward_flops(batch); }) return model_.forward_flops(batch);
     return 0;

@@ -4,6 +4,8 @@
 #include "mixrec/nn/init.h"
 #include "mixrec/ops/embedding.h"
 
+#include <algorithm>
+
 namespace mixrec {
 
 Embedding::Embedding(int64_t rows, int64_t width, Rng& rng, double deviation)
@@ -28,6 +30,23 @@ FeatureEmbedding::FeatureEmbedding(const FeatureSet& spec, Rng& rng, const Featu
     Concatenation& events = histories_.emplace_back();
     for (size_t i = 0; i < history.features.size(); ++i)
       add(events, history.features[i], i, rng, options.table_deviation);
+    add_target(spec, history);
+  }
+}
+
+void FeatureEmbedding::add_target(const FeatureSet& spec, const HistorySpec& history) {
+  Concatenation& target = targets_.emplace_back();
+  for (size_t i = 0; i < history.features.size(); ++i) {
+    const FeatureSpec& of_event = history.features[i];
+    const auto same = std::find_if(spec.features.begin(), spec.features.end(), [&](const FeatureSpec& one) {
+      return one.scope == FeatureScope::candidate && one.name == of_event.name && one.kind == of_event.kind &&
+             one.table_name() == of_event.table_name();
+    });
+    if (same == spec.features.end()) break;
+    const Column& column = histories_.back().columns[i];
+    target.columns.push_back(
+        {static_cast<size_t>(same - spec.features.begin()), column.tensor, column.kind, column.width});
+    target.width += column.width;
   }
 }
 
@@ -91,12 +110,13 @@ Tensor FeatureEmbedding::candidates(const RequestBatch& batch, DType compute) co
 }
 
 Tensor FeatureEmbedding::candidates(const RequestBatch& batch, const std::vector<Tensor>& of_requests,
-                                    int64_t width, DType compute) const {
+                                    const std::vector<Tensor>& behind, int64_t width, DType compute) const {
   std::vector<EmbeddingColumn> parts;
   for (const Tensor& x : of_requests)
     parts.push_back({.kind = EmbeddingColumn::Kind::repeat, .source = x, .offsets = batch.offsets});
   for (const Column& column : candidates_.columns)
     parts.push_back(embedded(column, batch.features[column.source]));
+  for (const Tensor& x : behind) parts.push_back({.kind = EmbeddingColumn::Kind::repeat, .source = x});
   return embedding_columns(parts, batch.candidates, compute_dtype(compute), width);
 }
 
@@ -108,6 +128,10 @@ Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history, DType
                        : first.kind == FeatureKind::numeric ? cells.values.dim(0)
                                                             : cells.ids.dim(0);
   return embed(histories_[history], columns, rows, compute);
+}
+
+Tensor FeatureEmbedding::targets(const RequestBatch& batch, size_t history, DType compute) const {
+  return embed(targets_[history], batch.features, batch.candidates, compute);
 }
 
 void FeatureEmbedding::visit(Visitor& v) {

@@ -40,15 +40,20 @@ struct FeatureEmbedding : Module {
   Tensor requests(const RequestBatch& batch, DType compute = f32) const;
   // Candidate-scope features: [C, candidate_width()].
   Tensor candidates(const RequestBatch& batch, DType compute = f32) const;
-  // Behind those of its request, each [R, any], for every candidate, and before zeros up to `width` (0: none).
-  Tensor candidates(const RequestBatch& batch, const std::vector<Tensor>& of_requests, int64_t width,
-                    DType compute = f32) const;
+  // Behind those of its request, each [R, any], and before others of the candidates, each [C, any], and zeros up to
+  // `width` (0: none).
+  Tensor candidates(const RequestBatch& batch, const std::vector<Tensor>& of_requests,
+                    const std::vector<Tensor>& behind, int64_t width, DType compute = f32) const;
   // [events, event_width(history)]
   Tensor events(const RequestBatch& batch, size_t history, DType compute = f32) const;
+  // What an event of this history with the candidate would have in its first columns: [C, target_width(history)].
+  // These are the leading event features that are features of candidates by name and table.
+  Tensor targets(const RequestBatch& batch, size_t history, DType compute = f32) const;
 
   int64_t request_width() const { return requests_.width; }
   int64_t candidate_width() const { return candidates_.width; }
   int64_t event_width(size_t history) const { return histories_[history].width; }
+  int64_t target_width(size_t history) const { return targets_[history].width; }
   size_t histories() const { return histories_.size(); }
 
   void visit(Visitor& v);
@@ -72,6 +77,7 @@ struct FeatureEmbedding : Module {
   };
 
   void add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng, double deviation);
+  void add_target(const FeatureSet& spec, const HistorySpec& history);
   size_t tensor_of(const FeatureSpec& feature, Rng& rng, double deviation);
   // The dtype of a pass that asks for `compute`.
   DType compute_dtype(DType compute) const;
@@ -81,7 +87,7 @@ struct FeatureEmbedding : Module {
 
   std::vector<Named> tensors_;
   Concatenation requests_, candidates_;
-  std::vector<Concatenation> histories_;
+  std::vector<Concatenation> histories_, targets_;
 };
 
 }  // namespace mixrec

@@ -1,5 +1,5 @@
 // What modules start with: deviations, gains, biases, and the rows of values that were never seen.
-#include "mixrec/models/interaction/mlp.h"
+#include "mixrec/models/mlp.h"
 #include "mixrec/nn/embedding.h"
 #include "mixrec/nn/ffn.h"
 #include "mixrec/nn/linear.h"

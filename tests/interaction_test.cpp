@@ -1,5 +1,5 @@
 // Models that are interactions of features, against loops over plain numbers.
-#include "mixrec/models/interaction/mlp.h"
+#include "mixrec/models/mlp.h"
 #include "mixrec/models/unified/mixformer.h"
 #include "mixrec/models/unified/ui_mixformer.h"
 #include "mixrec/tests/expected.h"
@@ -136,7 +136,7 @@ TEST_CASE("the MLP is its equations: features of request, mean event and candida
 TEST_CASE("logistic regression is a bias and one weight per value and task") {
   const Rows rows;
   Rng rng(2);
-  LogisticRegression model(rows.spec, {}, rng);
+  LogisticRegressionModel model(rows.spec, {}, rng);
   shake(model);
   const auto weights = weights_of(model);
   FeatureSet wide = rows.spec;

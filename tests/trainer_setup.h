@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mixrec/data/loader.h"
-#include "mixrec/models/interaction/mlp.h"
+#include "mixrec/models/mlp.h"
 #include "mixrec/tests/temporary_folder.h"
 #include "mixrec/train/fit.h"
 #include "mixrec/train/open_data.h"

@@ -1,51 +1,21 @@
-// Baselines: an MLP on all features and the mean-pooled history, and logistic regression.
+// An MLP on the concatenation of all features, pooled histories and added fields (MixFormer eq 1).
 #pragma once
 
-#include "mixrec/models/model.h"
-#include "mixrec/nn/embedding.h"
-#include "mixrec/nn/mlp.h"
+#include "mixrec/models/interaction/interaction.h"
+#include "mixrec/nn/tower.h"
 
 namespace mixrec {
 
-struct MlpModelOptions {
-  int64_t hidden = 128;  // width of both hidden layers
-  bool pooled_history = true;
-  double dropout = 0;
-  double table_deviation = 0.005;
-
-  void visit(OptionVisitor& v);
-};
-
-// logits = MLP([e_1; …; e_M; mean_t s_t]): the concatenation of eq 1 with the history mean-pooled; C x tasks.
-class MlpModel : public Module {
- public:
-  MlpModel(const FeatureSet& spec, const MlpModelOptions& options, Rng& rng);
-  Tensor forward(const RequestBatch& batch, Pass& pass) const;
-  double forward_flops(const RequestBatch& batch) const;
-  void visit(Visitor& v) { v.module("embedding", embedding_), v.module("mlp", mlp_); }
+// x = tower(e), [C, the last width].
+struct Mlp : Module {
+  Mlp(const InteractionInput& input, const TowerOptions& options, Rng& rng)
+      : tower_(input.shape.flat_width(), options, rng) {}
+  Interaction forward(const Inputs& in, Pass& pass) const { return {.x = tower_.forward(in.flat(), pass)}; }
+  int64_t width() const { return tower_.out(); }
+  void visit(Visitor& v) { tower_.visit(v); }
 
  private:
-  MlpModelOptions options_;
-  FeatureEmbedding embedding_;
-  Dropout dropout_;
-  MLP mlp_;
-};
-
-struct LogisticRegressionOptions {
-  void visit(OptionVisitor&) {}
-};
-
-// logit = b + Σ_i w_i[value of feature i]: one weight a table row, per task; events are not read.
-class LogisticRegression : public Module {
- public:
-  LogisticRegression(const FeatureSet& spec, const LogisticRegressionOptions& options, Rng& rng);
-  Tensor forward(const RequestBatch& batch, Pass& pass) const;
-  void visit(Visitor& v) { v.module("embedding", embedding_), v.parameter("bias", bias_); }
-
- private:
-  int64_t tasks_;
-  FeatureEmbedding embedding_;
-  Tensor bias_;  // [tasks]
+  Tower tower_;
 };
 
 }  // namespace mixrec

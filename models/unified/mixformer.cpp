@@ -145,7 +145,8 @@ Tensor MixFormer::input(const RequestBatch& batch, const std::vector<Tensor>& ev
     user.push_back(segment_mean(events[h], batch.histories[h].offsets));
   }
   const int64_t heads = options_.heads, slice = input_.weight.dim(1);
-  const Tensor e = dropout_.forward(embedding_.candidates(batch, user, heads * slice, pass.compute), pass);
+  const Tensor e =
+      dropout_.forward(embedding_.candidates(batch, user, {}, heads * slice, pass.compute), pass);
   return input_.forward(e.reshape({batch.candidates, heads, slice}));
 }
 
