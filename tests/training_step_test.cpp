@@ -13,17 +13,16 @@ using namespace mixrec::test;
 
 namespace {
 
-// Logits are one bias per task; an auxiliary loss is the sum of `extra`.
+// Logits are one bias per task.
 struct Biases : Module {
-  Tensor bias = zeros({2}).requires_grad(), extra = ones({3}).requires_grad();
+  Tensor bias = zeros({2}).requires_grad();
   std::vector<std::vector<double>> trained_at, judged_at;  // the bias at each forward pass
 
   Tensor forward(const RequestBatch& batch, Pass& pass) {
     (pass.training ? trained_at : judged_at).push_back(bias.to_vector<double>());
-    if (pass.training) pass.add_loss(sum(extra));
     return broadcast_to(bias, {batch.candidates, 2}) + 0.0;
   }
-  void visit(Visitor& v) { v.parameter("bias", bias), v.parameter("extra", extra); }
+  void visit(Visitor& v) { v.parameter("bias", bias); }
 };
 
 Config plain_config(const std::string& data) {
@@ -76,15 +75,6 @@ TEST_CASE("a training step follows the gradient of the weighted tasks") {
   CHECK(near(bias[1], -.1 * 0.5 * (.5 - rates[1])));  // "loss_weight": 0.5
 }
 
-TEST_CASE("a training step adds auxiliary losses, averaged over the batches of a step") {
-  Setup setup;
-  for (const int64_t accumulate : {1, 3}) {
-    setup.config.data.batch_size = 60;
-    setup.config.train.accumulate = accumulate;
-    for (const double value : setup.train().extra.to_vector<double>()) CHECK(near(value, 1 - .1));
-  }
-}
-
 TEST_CASE("a training step is scaled by the schedule's factor of that step") {
   Setup setup;
   const auto whole = setup.train().bias.to_vector<double>();
@@ -133,24 +123,57 @@ TEST_CASE("validation and the end of a run see the averaged weights") {
   for (const size_t task : {0, 1}) CHECK(near(end[task], (.5 * first[task] + second[task]) / 1.5));
 }
 
-TEST_CASE("selection takes the metric that it names, and a smaller log loss is better") {
-  std::vector<BinaryMetrics> metrics(2);
-  metrics[0].auc = .6, metrics[1].auc = .8;
-  metrics[0].user.mean = .7, metrics[1].user.mean = .4;
-  metrics[0].log_loss = .3, metrics[1].log_loss = .5;
-  CHECK(near(selection_score(metrics, "auc"), .7));
-  CHECK(near(selection_score(metrics, "uauc"), .55));
-  CHECK(near(selection_score(metrics, "log_loss"), -.4));
+TEST_CASE("of steps that score the same the first is kept") {
+  Setup setup;
+  setup.config.optimizer.lr = 0;
+  setup.config.train.max_steps = 6;
+  setup.config.train.eval_every = 2;
+  Biases model;
+  CHECK(fit(model, setup.data, {.config = setup.config, .quiet = true}).best_step == 2);
 }
 
-TEST_CASE("thinned negatives are corrected by the logarithm of the share that was kept") {
-  TaskSpec thinned{.name = "a"};
-  thinned.kept_negatives = .1;
-  const auto shifts = logit_shifts({{.name = "b"}, thinned});
-  CHECK(shifts[0] == 0);
-  // p' of rows of which a tenth of the negatives was kept, to p of all: p' / (p' + (1 - p') / w).
-  for (const double kept : {.2, .5, .9}) {
-    const double logit = std::log(kept / (1 - kept)), all = kept / (kept + (1 - kept) / .1);
-    CHECK(near(1 / (1 + std::exp(-(logit + shifts[1]))), all));
+TEST_CASE("evaluation does not depend on the size of its batches") {
+  const Setup setup;
+  SmallModel model(setup.data, 0);
+  const auto whole = evaluate(model, setup.data, Split::test, {.batch_size = 4096});
+  CHECK(whole[0].request.used > 3);
+  for (const int64_t batch_size : {1, 7, 30}) {
+    CAPTURE(batch_size);
+    const auto parts = evaluate(model, setup.data, Split::test, {.batch_size = batch_size});
+    for (const size_t task : {0, 1}) {
+      CHECK(parts[task].auc == whole[task].auc);
+      CHECK(parts[task].user.mean == whole[task].user.mean);
+      CHECK(parts[task].request.mean == whole[task].request.mean);
+      CHECK(parts[task].request.used == whole[task].request.used);
+      CHECK(parts[task].log_loss == doctest::Approx(whole[task].log_loss).epsilon(1e-12));
+    }
   }
+}
+
+TEST_CASE("validation while a run chooses does not know values that only the validation days have") {
+  Setup setup;
+  std::string log = small_log_text();
+  for (int row = 0; row < 8;
+       ++row)  // on day 6, the validation day: an item that is new, seen often enough to count
+    log += std::to_string(row) + ",999," + std::to_string(6 * 86'400 + 70'000 + row) + "," +
+           std::to_string(row % 2) + ",0\n";
+  write_file(setup.config.data.path + "/log.csv", log);
+  setup.data = open_data(setup.config.data);
+  struct Watching : Biases {
+    int64_t unknown = 0, largest = 0;  // in evaluations
+    Tensor forward(const RequestBatch& batch, Pass& pass) {
+      if (!pass.training) {
+        for (const int64_t id : batch.features[1].ids.to_vector<int64_t>())
+          unknown += id == kUnknownRow, largest = std::max(largest, id);
+      }
+      return Biases::forward(batch, pass);
+    }
+  };
+  REQUIRE(setup.data.spec().features[1].name == "item");
+  const int64_t rows = setup.data.spec().features[1].rows;
+  setup.config.train.test = false;
+  Watching model;
+  fit(model, setup.data, {.config = setup.config, .quiet = true});
+  CHECK(model.unknown == 8);
+  CHECK(model.largest < rows - 1);
 }

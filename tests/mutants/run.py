@@ -6,7 +6,8 @@
     tests/mutants/run.py --sample 6 --seed HASH       six, chosen by a text
     tests/mutants/run.py --check                      only the list: every text occurs exactly once
 
-Needs a built tree (make test-build).  Writes build/mutants/table.md.  Exits with 1 when a change survived, with 2 when
+Needs a built tree (make test-build).  Writes build/mutants/table.md; what earlier runs found of entries that have not
+changed since stays in it (--fresh forgets it).  Exits with 1 when a change survived, with 2 when
 the list is wrong: a text that does not occur exactly once, a change that does not build or changes no object, tests that
 do not exist or fail without any change.
 
@@ -24,6 +25,7 @@ import argparse
 import concurrent.futures
 import fnmatch
 import hashlib
+import json
 import os
 import queue
 import re
@@ -54,6 +56,9 @@ class Mutant:
         self.name, self.where = fields["name"], fields["in"]
         self.old, self.new = fields["from"], fields["to"]
         self.tests, self.op = fields["tests"], fields.get("op", "")
+
+    def entry(self):
+        return [self.where, self.old, self.new, self.tests, self.op]
 
     def find(self):
         """The file that holds the text, and where."""
@@ -182,7 +187,7 @@ def check_tests_pass(tree, mutants):
     return wrong
 
 
-def run(mutants, args, build):
+def run(mutants, args, build, found):
     trees, results, errors = queue.Queue(), {}, []
     for number in range(min(args.jobs, len(mutants))):
         trees.put(Tree(build, number))
@@ -200,8 +205,9 @@ def run(mutants, args, build):
     def one(mutant):
         tree, start = trees.get(), time.time()
         try:
-            results[mutant.name] = (tree.try_out(mutant), time.time() - start)
-            seen = results[mutant.name][0]
+            seen = results[mutant.name] = tree.try_out(mutant)
+            found[mutant.name] = {"entry": mutant.entry(), "seen": seen, "seconds": time.time() - start}
+            (build / "mutants/results.json").write_text(json.dumps(found, indent=1))
             print(f"[{len(results)}/{len(mutants)}] {time.time() - start:5.1f} s  {mutant.name}: "
                   + (f"seen by {seen}" if seen else "SURVIVED"), flush=True)
         except ListError as error:
@@ -216,20 +222,27 @@ def run(mutants, args, build):
     return results, errors
 
 
-def write_table(path, mutants, results, seconds):
+def remembered(build, mutants, fresh):
+    """What earlier runs found of the entries as they are now."""
+    try:
+        found = {} if fresh else json.loads((build / "mutants/results.json").read_text())
+    except FileNotFoundError:
+        found = {}
+    return {m.name: found[m.name] for m in mutants if found.get(m.name, {}).get("entry") == m.entry()}
+
+
+def write_table(path, mutants, found):
     def cell(text):
         return text.replace("|", "\\|")
 
-    survived = [m.name for m in mutants if m.name in results and not results[m.name][0]]
+    rows = [(m, found[m.name]) for m in mutants if m.name in found]
+    survived = sum(not result["seen"] for _, result in rows)
     with open(path, "w") as out:
-        print(f"{len(results)} changes, {len(survived)} survived, {seconds / 60:.0f} minutes.\n", file=out)
+        print(f"{len(rows)} changes, {survived} survived, {sum(r['seconds'] for _, r in rows) / 60:.0f} minutes.\n", file=out)
         print("| change | in | from | to | seen by | s |\n| --- | --- | --- | --- | --- | ---: |", file=out)
-        for m in mutants:
-            if m.name in results:
-                seen, took = results[m.name]
-                print(f"| {m.name} | {m.where} | `{cell(m.old)}` | `{cell(m.new)}` | {cell(seen or '**survived**')} | "
-                      f"{took:.1f} |", file=out)
-    return survived
+        for m, result in rows:
+            print(f"| {m.name} | {m.where} | `{cell(m.old)}` | `{cell(m.new) or ' '}` | "
+                  f"{cell(result['seen'] or '**survived**')} | {result['seconds']:.0f} |", file=out)
 
 
 def main():
@@ -240,12 +253,14 @@ def main():
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--build", default="build")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--make", action="append", default=[], help="an argument of make, as CXX=g++")
     args = parser.parse_args()
     MAKE.extend(args.make)
     build = (ROOT / args.build).resolve()
     try:
-        mutants = chosen(read_list(), args)
+        everything = read_list()
+        mutants = chosen(everything, args)
         wrong = [str(error) for error in map(problem, mutants) if error]
         if wrong:
             raise ListError("\nerror: ".join(wrong))
@@ -253,11 +268,13 @@ def main():
             print(f"mutants: {len(mutants)} changes, each at one place")
             return 0
         start = time.time()
-        results, errors = run(mutants, args, build)
-        survived = write_table(build / "mutants/table.md", mutants, results, time.time() - start)
+        found = remembered(build, everything, args.fresh)
+        results, errors = run(mutants, args, build, found)
+        write_table(build / "mutants/table.md", everything, found)
     except ListError as error:
         print(f"error: {error}")
         return 2
+    survived = [name for name, seen in results.items() if not seen]
     for name in survived:
         print(f"survived: {name}")
     print(f"{len(results)} changes, {len(survived)} survived, {len(errors)} errors of the list, "
