@@ -7,7 +7,7 @@
     tests/mutants/run.py --check                      only the list: every text occurs exactly once
 
 Needs a built tree (make test-build).  Writes build/mutants/table.md; what earlier runs found of entries that have not
-changed since stays in it (--fresh forgets it).  Exits with 1 when a change survived, with 2 when
+changed since stays in it (--fresh forgets it; --missing runs what was not seen).  Exits with 1 when a change survived, with 2 when
 the list is wrong: a text that does not occur exactly once, a change that does not build or changes no object, tests that
 do not exist or fail without any change.
 
@@ -189,6 +189,8 @@ def check_tests_pass(tree, mutants):
 
 def run(mutants, args, build, found):
     trees, results, errors = queue.Queue(), {}, []
+    if not mutants:
+        return results, errors
     for number in range(min(args.jobs, len(mutants))):
         trees.put(Tree(build, number))
         said = trees.queue[-1].make()
@@ -254,6 +256,7 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--missing", action="store_true")
     parser.add_argument("--make", action="append", default=[], help="an argument of make, as CXX=g++")
     args = parser.parse_args()
     MAKE.extend(args.make)
@@ -269,6 +272,8 @@ def main():
             return 0
         start = time.time()
         found = remembered(build, everything, args.fresh)
+        if args.missing:
+            mutants = [m for m in mutants if not found.get(m.name, {}).get("seen")]
         results, errors = run(mutants, args, build, found)
         write_table(build / "mutants/table.md", everything, found)
     except ListError as error:
