@@ -1,6 +1,7 @@
 #include "mixrec/core/files/safetensors.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/tests/message_of.h"
 #include "mixrec/tests/temporary_folder.h"
 
 #include <csignal>
@@ -73,7 +74,7 @@ TEST_SUITE("safetensors") {
     write_safetensors(path, with_empty, {{"model", "mixformer"}});
 
     const SafetensorsFile file(path);
-    CHECK(file.metadata().at("model") == "mixformer");
+    CHECK(file.metadata() == std::map<std::string, std::string>{{"model", "mixformer"}});
     CHECK(file.tensors().size() == 4);
     REQUIRE(file.find("weight"));
     CHECK(file.find("weight")->shape == std::vector<int64_t>{2, 3});
@@ -90,9 +91,44 @@ TEST_SUITE("safetensors") {
     std::memcpy(&header, bytes.data(), 8);
     CHECK(header % 8 == 0);
     CHECK(bytes.size() == 8 + header + 24 + 3 + 8);
-    CHECK(bytes.substr(8).starts_with(
-        R"({"__metadata__":{"model":"mixformer"},"weight":{"dtype":"F32","shape":[2,3])"));
+    CHECK(bytes.substr(8).starts_with(R"({"__metadata__":{"mixrec.header":")"));
+    CHECK(bytes.find(R"("model":"mixformer"},"weight":{"dtype":"F32","shape":[2,3])") != std::string::npos);
     CHECK_FALSE(std::filesystem::exists(path + ".tmp"));
+  }
+
+  TEST_CASE("one changed byte anywhere is found, and a file without digests is read") {
+    const TemporaryFolder folder;
+    const std::string path = folder / "a.safetensors";
+    const float weight[] = {1, 2, 3, 4, 5, 6};
+    const double score[] = {0.75};
+    const std::vector<TensorToWrite> tensors = {{{"weight", "F32", {2, 3}}, weight}, {{"score", "F64", {1}}, score}};
+    write_safetensors(path, tensors, {{"step", "100"}, {"phase", "1"}});
+    const std::string whole = read_file(path);
+    const auto error = [&](const std::string& bytes) {
+      write_file(path, bytes);
+      return message_of([&] { SafetensorsFile(path).check_values(); });
+    };
+    CHECK(error(whole) == "");
+    for (size_t i = 0; i < whole.size(); ++i)
+      for (const int bit : {0, 3, 7}) {
+        std::string bytes = whole;
+        bytes[i] = static_cast<char>(bytes[i] ^ (1 << bit));
+        const std::string message = error(bytes);
+        CAPTURE(i);
+        CAPTURE(message);
+        CHECK(message.find("a.safetensors") != std::string::npos);
+      }
+    // The last byte belongs to the second tensor.
+    std::string bytes = whole;
+    bytes.back() ^= 1;
+    CHECK(error(bytes).find("the values of score are not those that were written") != std::string::npos);
+    write_file(path, bytes);
+    double back = 0;
+    CHECK_THROWS_WITH_AS(SafetensorsFile(path).read({"score", "F64", {1}}, &back),
+                         doctest::Contains("the values of score"), Error);
+
+    const std::string header = R"({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}})";
+    CHECK(error(file_of(header, "xy")) == "");
   }
 
   TEST_CASE("reading asks for the right tensor") {

@@ -71,6 +71,7 @@ void save_tensors(const std::string& path, std::span<const NamedTensor> tensors,
 Scalars load_tensors(const std::string& path, std::span<const NamedTensor> tensors) {
   const SafetensorsFile file(path);
   check_same_tensors(file, tensors);
+  file.check_values();
   for (const NamedTensor& tensor : tensors) {
     const bool on_host = tensor.value.device().is_cpu();
     const Tensor host = on_host ? tensor.value : empty(tensor.value.shape(), tensor.value.dtype());

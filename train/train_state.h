@@ -37,12 +37,14 @@ struct TrainState {
   double train_seconds = 0, seconds = 0;
 
   Scalars to_scalars() const;
-  // Throws, naming the scalar, when one is missing or not a number; `path` is for the message.
+  // Throws, naming the scalar, when one is missing, not a number, or not one that a run can have reached; `path`
+  // is for the message.
   static TrainState from_scalars(const Scalars& scalars, const std::string& path);
 
  private:
   template <class V>
   void visit(V& v);
+  void check(const std::string& path) const;
 };
 
 }  // namespace mixrec

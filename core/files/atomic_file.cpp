@@ -38,6 +38,16 @@ void AtomicFile::write(const void* data, size_t bytes) {
   }
 }
 
+void AtomicFile::write_at(size_t offset, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::pwrite(fd_, text.data(), text.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    MR_CHECK(written > 0, "cannot write ", path_, ": ", std::strerror(errno));
+    offset += static_cast<size_t>(written);
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
 void AtomicFile::commit() {
   MR_CHECK(::fsync(fd_) == 0, "cannot flush ", path_, ": ", std::strerror(errno));
   MR_CHECK(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot rename ", temporary_, " to ", path_,

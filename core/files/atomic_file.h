@@ -20,6 +20,9 @@ class AtomicFile {
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
 
+  // Writes over bytes that were written before.
+  void write_at(size_t offset, std::string_view text);
+
   // fsync, rename, fsync of the folder.
   void commit();
 

@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/files/json_text.h"
+#include "mixrec/core/hash.h"
 
 #include <algorithm>
 #include <bit>
@@ -25,6 +26,18 @@ using nlohmann::json;
 
 // As in the format's reference implementation: a longer header is taken for a damaged file.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+
+// Digests in the metadata.
+constexpr const char *kTensorDigests = "mixrec.tensors", *kHeaderDigest = "mixrec.header";
+constexpr size_t kDigits = 16;
+const std::string kNoDigest(kDigits, '0');
+
+// Where the value of the header's own digest is in the header; npos when it has none.
+size_t header_digest_place(const std::string& text) {
+  const std::string key = concat_message('"', kHeaderDigest, "\":\"");
+  const size_t at = text.find(key);
+  return at == std::string::npos ? at : at + key.size();
+}
 
 int64_t element_bytes(const TensorHeader& tensor) {
   static const std::map<std::string, int64_t> sizes = {{"F64", 8}, {"I64", 8},  {"F32", 4},
@@ -113,7 +126,14 @@ void write_safetensors(const std::string& path, std::span<const TensorHeader> he
                        const std::function<const void*(size_t)>& values,
                        const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
-  if (!metadata.empty()) header["__metadata__"] = metadata;
+  nlohmann::ordered_json& about = header["__metadata__"];
+  // First, so that a text among the others cannot be taken for it.
+  about[kHeaderDigest] = kNoDigest;
+  about[kTensorDigests] = std::string(kDigits * headers.size(), '0');
+  for (const auto& [key, value] : metadata) {
+    MR_CHECK(!key.starts_with("mixrec."), "metadata of ", path, " cannot be named ", key);
+    about[key] = value;
+  }
   uint64_t end = 0;
   for (const TensorHeader& tensor : headers) {
     const auto& [name, dtype, shape] = tensor;
@@ -123,7 +143,7 @@ void write_safetensors(const std::string& path, std::span<const TensorHeader> he
     end += static_cast<uint64_t>(tensor.bytes());
     header[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {begin, end}}};
   }
-  std::string text = header.is_null() ? "{}" : header.dump();
+  std::string text = header.dump();
   // Values then start at a multiple of 8, so that the file can be mapped.
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
@@ -131,7 +151,18 @@ void write_safetensors(const std::string& path, std::span<const TensorHeader> he
   const uint64_t header_bytes = text.size();
   file.write(&header_bytes, sizeof header_bytes);
   file.write(text);
-  for (size_t i = 0; i < headers.size(); ++i) file.write(values(i), static_cast<size_t>(headers[i].bytes()));
+  std::string digests;
+  for (size_t i = 0; i < headers.size(); ++i) {
+    const void* data = values(i);
+    const auto bytes = static_cast<size_t>(headers[i].bytes());
+    file.write(data, bytes);
+    digests += hash_digits(hash_bytes(data, bytes));
+  }
+  const size_t header_digest = header_digest_place(text);
+  // Past the digest and the key and quotes that follow it.
+  text.replace(text.find(kTensorDigests) + std::strlen(kTensorDigests) + 3, digests.size(), digests);
+  text.replace(header_digest, kDigits, hash_digits(hash_bytes(text.data(), text.size())));
+  file.write_at(sizeof header_bytes, text);
   file.commit();
 }
 
@@ -194,11 +225,50 @@ void SafetensorsFile::parse_header(const std::string& text, uint64_t data_bytes)
     tensors_.push_back(std::move(entry.header));
   }
   MR_CHECK(end == data_bytes, path_, " has ", data_bytes - end, " bytes after its last tensor");
+  take_digests(text);
+}
+
+void SafetensorsFile::take_digests(const std::string& text) {
+  const auto header = metadata_.extract(kHeaderDigest), tensors = metadata_.extract(kTensorDigests);
+  if (!header && !tensors) return;
+  MR_CHECK(header && tensors, path_, " is damaged: its header has one of ", kHeaderDigest, " and ",
+           kTensorDigests, " only");
+  std::string zeroed = text;
+  const size_t at = header_digest_place(text);
+  MR_CHECK(at != std::string::npos && header.mapped().size() == kDigits, path_,
+           " is damaged: the digest of its header is no digest");
+  zeroed.replace(at, kDigits, kNoDigest);
+  MR_CHECK(header.mapped() == hash_digits(hash_bytes(zeroed.data(), zeroed.size())), path_,
+           " is damaged: its header is not the one that was written");
+  MR_CHECK(tensors.mapped().size() == kDigits * tensors_.size(), path_, " is damaged: it has ",
+           tensors_.size(), " tensors and digests of ", tensors.mapped().size() / kDigits);
+  for (size_t i = 0; i < tensors_.size(); ++i)
+    digests_.push_back(tensors.mapped().substr(kDigits * i, kDigits));
 }
 
 const TensorHeader* SafetensorsFile::find(const std::string& name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+void SafetensorsFile::check_values() const {
+  std::vector<char> buffer(1 << 20);
+  for (size_t i = 0; i < digests_.size(); ++i) {
+    Hasher hasher;
+    uint64_t at = data_start_ + begins_[i], left = static_cast<uint64_t>(tensors_[i].bytes());
+    while (left > 0) {
+      const uint64_t taken = std::min<uint64_t>(left, buffer.size());
+      read_exactly(fd_, path_, buffer.data(), taken, at);
+      hasher.update(buffer.data(), taken);
+      at += taken, left -= taken;
+    }
+    check_digest(i, hasher.digest());
+  }
+}
+
+void SafetensorsFile::check_digest(size_t i, uint64_t hash) const {
+  MR_CHECK(digests_.empty() || digests_[i] == hash_digits(hash), path_, " is damaged: the values of ",
+           tensors_[i].name, " are not those that were written");
 }
 
 void SafetensorsFile::read(const TensorHeader& expected, void* to) const {
@@ -213,7 +283,9 @@ void SafetensorsFile::read(const TensorHeader& expected, void* to) const {
   const TensorHeader& stored = tensors_[found->second];
   MR_CHECK(stored.dtype == expected.dtype && stored.shape == expected.shape, path_, ": tensor ",
            expected.name, " is ", describe(stored), ", expected ", describe(expected));
-  read_exactly(fd_, path_, to, static_cast<uint64_t>(expected.bytes()), data_start_ + begins_[found->second]);
+  const auto bytes = static_cast<uint64_t>(expected.bytes());
+  read_exactly(fd_, path_, to, bytes, data_start_ + begins_[found->second]);
+  if (!digests_.empty()) check_digest(found->second, hash_bytes(to, bytes));
 }
 
 }  // namespace mixrec
