@@ -228,7 +228,7 @@ demo: $(binary) $(if $(DATA),,$(demo_log)/schema.json)
 	@rm -rf $(BUILD)/demo/run
 	$(binary) train $(demo_train) --out $(BUILD)/demo/run
 $(demo_log)/schema.json: $(binary)
-	$(binary) simulate --rows 250000 --out $(demo_log)
+	$(binary) simulate --rows 250000 --out $(demo_log) --again
 
 .PHONY: bench examples
 bench: $(benches)

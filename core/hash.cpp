@@ -19,9 +19,7 @@ uint64_t load(const unsigned char* from) {
   return value;
 }
 
-uint64_t round_of(uint64_t lane, uint64_t input) {
-  return std::rotl(lane + input * kPrime2, 31) * kPrime1;
-}
+uint64_t round_of(uint64_t lane, uint64_t input) { return std::rotl(lane + input * kPrime2, 31) * kPrime1; }
 
 void take_stripe(uint64_t* lanes, const unsigned char* from) {
   for (int l = 0; l < 4; ++l) lanes[l] = round_of(lanes[l], load<uint64_t>(from + 8 * l));
@@ -51,13 +49,16 @@ void Hasher::update(const void* data, size_t bytes) {
 uint64_t Hasher::digest() const {
   uint64_t hash = seed_ + kPrime5;
   if (total_ >= sizeof rest_) {
-    hash = std::rotl(lanes_[0], 1) + std::rotl(lanes_[1], 7) + std::rotl(lanes_[2], 12) + std::rotl(lanes_[3], 18);
+    hash = std::rotl(lanes_[0], 1) + std::rotl(lanes_[1], 7) + std::rotl(lanes_[2], 12) +
+           std::rotl(lanes_[3], 18);
     for (const uint64_t lane : lanes_) hash = (hash ^ round_of(0, lane)) * kPrime1 + kPrime4;
   }
   hash += total_;
   const unsigned char *at = rest_, *end = rest_ + in_rest_;
-  for (; end - at >= 8; at += 8) hash = std::rotl(hash ^ round_of(0, load<uint64_t>(at)), 27) * kPrime1 + kPrime4;
-  for (; end - at >= 4; at += 4) hash = std::rotl(hash ^ (load<uint32_t>(at) * kPrime1), 23) * kPrime2 + kPrime3;
+  for (; end - at >= 8; at += 8)
+    hash = std::rotl(hash ^ round_of(0, load<uint64_t>(at)), 27) * kPrime1 + kPrime4;
+  for (; end - at >= 4; at += 4)
+    hash = std::rotl(hash ^ (load<uint32_t>(at) * kPrime1), 23) * kPrime2 + kPrime3;
   for (; at < end; ++at) hash = std::rotl(hash ^ (*at * kPrime5), 11) * kPrime1;
   hash = (hash ^ (hash >> 33)) * kPrime2;
   hash = (hash ^ (hash >> 29)) * kPrime3;

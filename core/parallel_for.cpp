@@ -14,6 +14,7 @@
 #include <mutex>
 #include <omp.h>
 #include <thread>
+#include <vector>
 
 namespace mixrec {
 
@@ -66,6 +67,28 @@ struct Loop {
     }
   }
 };
+
+// Throws unless so many more threads can be started: OpenMP would end the process.  Threads that have ended
+// leave their stacks to the next ones.
+void check_threads_start(int count) {
+  std::atomic<bool> go{false};
+  std::vector<std::thread> probes;
+  const auto join = [&] {
+    go = true;
+    go.notify_all();
+    for (std::thread& probe : probes) probe.join();
+  };
+  try {
+    probes.reserve(static_cast<size_t>(count));
+    for (int i = 0; i < count; ++i) probes.emplace_back([&] { go.wait(false); });
+  } catch (const std::exception& error) {
+    const size_t started = probes.size();
+    join();
+    MR_FAIL("only ", started + 1, " of ", count + 1, " threads can be started: ", error.what(),
+            "; ask for fewer (train.threads, OMP_NUM_THREADS)");
+  }
+  join();
+}
 
 // The team.  `ticket_` says which loop is on and which chunk is next: generation, chunks, next chunk.  Whoever
 // raises the last field by compare-and-swap owns that chunk, and with it the right to read `loop_`, which
@@ -128,6 +151,7 @@ class Team {
   void grow(int members) {
     if (members <= members_) return;
     const int more = members - members_;
+    check_threads_start(more + 1);
     std::thread([this, more] {
 #pragma omp parallel num_threads(more)
       work();

@@ -16,11 +16,11 @@ constexpr int64_t kNoTime = INT64_MIN;
 // Numbers of the events of one request, oldest first, appended to `events`.
 void take_events(const PackedHistory& history, const PackedData& data, uint32_t request, int64_t length,
                  TrainedOn trained_on, std::vector<uint64_t>& events) {
-  const uint64_t first = history.first[data.request_user[request]];
+  const uint64_t first = history.first.at(data.request_user.at(request));
   const size_t before = events.size();
-  for (uint64_t e = history.end[request]; e > first && events.size() - before < static_cast<size_t>(length);
-       --e)
-    if (data.admits(history.split[e - 1], trained_on)) events.push_back(e - 1);
+  for (uint64_t e = history.end.at(request);
+       e > first && events.size() - before < static_cast<size_t>(length); --e)
+    if (data.admits(history.split.at(e - 1), trained_on)) events.push_back(e - 1);
   std::reverse(events.begin() + static_cast<std::ptrdiff_t>(before), events.end());
 }
 
@@ -51,16 +51,16 @@ class Builder {
   void group() {
     std::vector<int64_t> starts;
     for (size_t c = 0; c < rows_.size(); ++c) {
-      const uint32_t request = data_.row_request[rows_[c]];
-      items_.push_back(data_.row_item[rows_[c]]);
-      batch_.user.push_back(data_.request_user[request]);
-      batch_.row.push_back(data_.row_number[rows_[c]]);
+      const uint32_t request = data_.row_request.at(rows_[c]);
+      items_.push_back(data_.row_item.at(rows_[c]));
+      batch_.user.push_back(data_.request_user.at(request));
+      batch_.row.push_back(data_.row_number.at(rows_[c]));
       if (rule_.by_request && c > 0 && requests_.back() == request) continue;
       requests_.push_back(request);
       starts.push_back(static_cast<int64_t>(c));
     }
     starts.push_back(static_cast<int64_t>(rows_.size()));
-    for (const uint32_t request : requests_) users_.push_back(data_.request_user[request]);
+    for (const uint32_t request : requests_) users_.push_back(data_.request_user.at(request));
     batch_.offsets = Tensor::from(starts);
     starts_ = std::move(starts);
   }
@@ -76,16 +76,15 @@ class Builder {
     if (kind == FeatureKind::numeric) {
       column.values = empty({static_cast<int64_t>(at.size())}, f32);
       float* out = column.values.data<float>();
-      for (size_t i = 0; i < at.size(); ++i) out[i] = feature.values[at[i]];
+      for (size_t i = 0; i < at.size(); ++i) out[i] = feature.values.at(at[i]);
       return column;
     }
     const uint32_t known = limit(feature);
     if (kind == FeatureKind::categorical) {
       column.ids = tensor_i64(at.size());
       int64_t* out = column.ids.data<int64_t>();
-      const uint32_t* ids = feature.ids.data();
       for (size_t i = 0; i < at.size(); ++i) {
-        const uint32_t id = ids[at[i]];
+        const uint32_t id = feature.ids.at(at[i]);
         out[i] = id < known ? id : kUnknownRow;
       }
       return column;
@@ -94,14 +93,15 @@ class Builder {
     int64_t* offsets = column.offsets.data<int64_t>();
     offsets[0] = 0;
     for (size_t i = 0; i < at.size(); ++i) {
-      const uint32_t list = feature.ids[at[i]];
-      offsets[i + 1] =
-          offsets[i] + static_cast<int64_t>(feature.list_offsets[list + 1] - feature.list_offsets[list]);
+      const uint64_t list = feature.ids.at(at[i]);
+      const uint64_t begin = feature.list_offsets.at(list), end = feature.list_offsets.at(list + 1);
+      if (end > begin) static_cast<void>(feature.list_elements.at(end - 1));
+      offsets[i + 1] = offsets[i] + (end > begin ? static_cast<int64_t>(end - begin) : 0);
     }
     column.ids = tensor_i64(static_cast<size_t>(offsets[at.size()]));
     int64_t* out = column.ids.data<int64_t>();
     for (const uint32_t cell : at) {
-      const uint32_t list = feature.ids[cell];
+      const uint64_t list = feature.ids[cell];
       for (uint64_t e = feature.list_offsets[list]; e < feature.list_offsets[list + 1]; ++e) {
         const uint32_t id = feature.list_elements[e];
         *out++ = id < known ? id : kUnknownRow;
@@ -146,7 +146,7 @@ class Builder {
       offsets.push_back(static_cast<int64_t>(events.size()));
     }
     std::vector<uint32_t>& items = event_items_.emplace_back(events.size());
-    for (size_t e = 0; e < events.size(); ++e) items[e] = history.item[events[e]];
+    for (size_t e = 0; e < events.size(); ++e) items[e] = history.item.at(events[e]);
     out.offsets = Tensor::from(offsets);
     for (const size_t f : history.features) {
       out.columns.push_back(gather(data_.features[f], data_.spec.features[f].kind, items));
@@ -155,7 +155,7 @@ class Builder {
     for (const auto& signal : history.signals) {
       FeatureColumn column{tensor_i64(events.size()), {}, {}};
       int64_t* ids = column.ids.data<int64_t>();
-      for (size_t e = 0; e < events.size(); ++e) ids[e] = signal[events[e]];
+      for (size_t e = 0; e < events.size(); ++e) ids[e] = signal.at(events[e]);
       out.columns.push_back(std::move(column));
     }
     if (rule.gap) out.columns.push_back(gaps(history, events, offsets));
@@ -168,9 +168,9 @@ class Builder {
     FeatureColumn column{tensor_i64(events.size()), {}, {}};
     int64_t* ids = column.ids.data<int64_t>();
     for (size_t r = 0; r < requests_.size(); ++r) {
-      const int64_t now = data_.request_time[requests_[r]];
+      const int64_t now = data_.request_time.at(requests_[r]);
       for (int64_t e = offsets[r]; e < offsets[r + 1]; ++e) {
-        const int64_t then = history.time[events[static_cast<size_t>(e)]];
+        const int64_t then = history.time.at(events[static_cast<size_t>(e)]);
         ids[e] = then == kNoTime ? kUnknownRow : gap_row(now - then);
       }
     }
@@ -273,11 +273,11 @@ float label_weight(const PackedData& data, size_t task, uint32_t row, bool train
 
 int64_t history_events(const PackedData& data, size_t h, uint32_t request, TrainedOn trained_on) {
   const PackedHistory& history = data.histories[h];
-  const uint64_t first = history.first[data.request_user[request]];
+  const uint64_t first = history.first.at(data.request_user.at(request));
   const int64_t length = data.schema.histories[h].length;
   int64_t count = 0;
-  for (uint64_t e = history.end[request]; e > first && count < length; --e)
-    count += data.admits(history.split[e - 1], trained_on);
+  for (uint64_t e = history.end.at(request); e > first && count < length; --e)
+    count += data.admits(history.split.at(e - 1), trained_on);
   return count;
 }
 

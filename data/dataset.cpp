@@ -131,7 +131,10 @@ void choose_tasks(PackedData& data, const std::vector<std::string>& names) {
     const auto near = nearest_name(name, all);
     MR_CHECK(found != all.end(), "the data set has no task '", name, "'",
              near.empty() ? "" : "; did you mean '" + near + "'?");
-    data.tasks.push_back(static_cast<size_t>(found - all.begin()));
+    const auto t = static_cast<size_t>(found - all.begin());
+    MR_CHECK(std::find(data.tasks.begin(), data.tasks.end(), t) == data.tasks.end(), "the task '", name,
+             "' is named twice in data.tasks");
+    data.tasks.push_back(t);
   }
   for (const size_t t : data.tasks) {
     data.spec.tasks.push_back(data.schema.tasks[t].spec);

@@ -99,11 +99,11 @@ void EncodedFeature::put(const Value& value, Cells& to) const {
 void EncodedFeature::put_entity(const std::string& id, uint32_t number, Cells& to) const {
   if (of_entity && !id.empty()) return put_cell(id, to);
   if (of_entity || number == Dictionary::kNone) return put_missing(to);
-  if (spec().kind == FeatureKind::numeric) return to.values.push_back(stored.values[number]);
-  if (!is_list()) return to.ids.push_back(stored.ids[number]);
-  const uint32_t list = stored.ids[number];
-  for (uint64_t e = stored.list_offsets[list]; e < stored.list_offsets[list + 1]; ++e)
-    to.ids.push_back(stored.list_elements[e]);
+  if (spec().kind == FeatureKind::numeric) return to.values.push_back(stored.values.at(number));
+  if (!is_list()) return to.ids.push_back(stored.ids.at(number));
+  const uint64_t list = stored.ids.at(number);
+  for (uint64_t e = stored.list_offsets.at(list), end = stored.list_offsets.at(list + 1); e < end; ++e)
+    to.ids.push_back(stored.list_elements.at(e));
   to.end_row();
 }
 

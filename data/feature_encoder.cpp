@@ -216,7 +216,8 @@ class RequestEncoder {
   int64_t signal_row(size_t h, const Event& event, const std::string& signal) const {
     const Value* value = find(event.values, signal);
     double number = -1;
-    if (value)
+    const auto* text = value ? std::get_if<std::string>(value) : nullptr;
+    if (value && !(text && text->empty()))
       about([&] { return event_place(h, event) + ", signal '" + signal + "'"; },
             [&] {
               number = number_of(*value);

@@ -4,6 +4,7 @@
 #include "mixrec/core/files/json_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace mixrec {
@@ -96,12 +97,16 @@ double JsonObject::number(const std::string& key, double otherwise) {
   return json.get<double>();
 }
 
-int64_t JsonObject::integer(const std::string& key, int64_t otherwise, int64_t least) {
+int64_t JsonObject::integer(const std::string& key, int64_t otherwise, int64_t least, int64_t most) {
   if (!has(key)) return otherwise;
   const Json& json = of(value_.json_).at(key);
-  MR_CHECK(json.is_number_integer() && json.get<int64_t>() >= least, at(key),
+  // 1e6 is a whole number to a person; a double holds whole numbers up to 2^53 exactly.
+  const double number = json.is_number() ? json.get<double>() : 0.5;
+  MR_CHECK(number == std::floor(number) && number >= static_cast<double>(least), at(key),
            ": needs a whole number of at least ", least, ", got ", shown_json(json));
-  return json.get<int64_t>();
+  MR_CHECK(number <= static_cast<double>(most), at(key), ": must be at most ", most, ", got ",
+           shown_json(json));
+  return json.is_number_float() ? static_cast<int64_t>(number) : json.get<int64_t>();
 }
 
 bool JsonObject::flag(const std::string& key, bool otherwise) {

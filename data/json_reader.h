@@ -51,7 +51,7 @@ class JsonObject {
   std::string text(const std::string& key) { return value(key).text(); }
   std::string text(const std::string& key, const std::string& otherwise);
   double number(const std::string& key, double otherwise);
-  int64_t integer(const std::string& key, int64_t otherwise, int64_t least);
+  int64_t integer(const std::string& key, int64_t otherwise, int64_t least, int64_t most = int64_t{1} << 53);
   bool flag(const std::string& key, bool otherwise);
   std::string choice(const std::string& key, const std::string& otherwise,
                      const std::vector<std::string>& choices);

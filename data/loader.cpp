@@ -7,6 +7,7 @@
 
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -62,7 +63,7 @@ class Loader::Impl {
     next_ = asked_ = batch;
     ready_.assign(options_.workers > 0 ? static_cast<size_t>(2 * options_.workers + 1) : 0, {});
     stopping_ = false;
-    for (int w = 0; w < options_.workers; ++w) threads_.emplace_back([this] { work(); });
+    start_workers();
   }
 
   std::optional<RequestBatch> next() {
@@ -100,6 +101,13 @@ class Loader::Impl {
     return false;
   }
 
+  // One past the last row of a request; what a damaged file says must not be counted up to.
+  uint64_t rows_end(uint32_t request) const {
+    const uint64_t end = data_.request_rows.at(request + size_t{1});
+    if (end > 0) static_cast<void>(data_.row_request.at(end - 1));
+    return end;
+  }
+
   // Row numbers of an epoch in order, and where its batches start.
   void order(int64_t epoch) {
     Draws draws(options_.seed, epoch);
@@ -111,7 +119,7 @@ class Loader::Impl {
         requests.push_back(static_cast<uint32_t>(r));
     if (options_.shuffle == Shuffle::requests) draws.shuffle(requests);
     for (const uint32_t request : requests)
-      for (uint64_t row = data_.request_rows[request]; row < data_.request_rows[request + 1]; ++row)
+      for (uint64_t row = data_.request_rows[request]; row < rows_end(request); ++row)
         if (counts(static_cast<uint32_t>(row))) rows_.push_back(static_cast<uint32_t>(row));
     MR_CHECK(!rows_.empty(), "the split '", split_name(split_), "' of ", data_.schema.files.front(),
              " has no rows");
@@ -123,7 +131,7 @@ class Loader::Impl {
     starts_.assign(1, 0);
     int64_t events = 0;
     for (size_t begin = 0, end = 0; begin < rows_.size(); begin = end) {
-      const uint32_t request = data_.row_request[rows_[begin]];
+      const uint32_t request = data_.row_request.at(rows_[begin]);
       end = begin + 1;
       while (rule_.by_request && end < rows_.size() && data_.row_request[rows_[end]] == request) ++end;
       int64_t more = 0;
@@ -164,6 +172,21 @@ class Loader::Impl {
       lock.lock();
       ready_[static_cast<size_t>(batch) % ready_.size()] = std::move(made);
       changed_.notify_all();
+    }
+  }
+
+  void start_workers() {
+    try {
+      while (threads_.size() < static_cast<size_t>(options_.workers))
+        threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error& error) {
+      const size_t started = threads_.size();
+      stop();
+      MR_FAIL("only ", started, " of data.workers = ", options_.workers,
+              " threads can be started: ", error.what());
+    } catch (...) {
+      stop();
+      throw;
     }
   }
 

@@ -30,6 +30,7 @@ std::vector<std::string> Schema::source_files() const {
 }
 
 Schema load_schema(const std::string& path) {
+  MR_CHECK(!std::filesystem::is_directory(path), "the schema ", path, " is a folder, a file was expected");
   std::ifstream in(path);
   MR_CHECK(in, "cannot open the schema ", path);
   std::stringstream text;

@@ -13,6 +13,10 @@ namespace mixrec {
 
 namespace {
 
+// Beyond these a number is a slip, and what would be made of it has no end.
+constexpr int64_t kMostRows = (int64_t{1} << 31) - 2;  // of a table
+constexpr int64_t kMostBuckets = 1'000'000, kMostWidth = 65'536;
+
 CsvFormat read_format(JsonObject& in, const CsvFormat& otherwise) {
   CsvFormat format = otherwise;
   if (in.has("separator")) {
@@ -101,7 +105,8 @@ TaskRule read_task(const JsonValue& value, const std::string& name) {
   task.weight = in.text("weight", "");
   task.spec.loss_weight = in.number("loss_weight", 1);
   task.spec.kept_negatives = in.number("kept_negatives", 1);
-  MR_CHECK(task.spec.loss_weight >= 0, in.at("loss_weight"), ": must not be negative");
+  MR_CHECK(task.spec.loss_weight > 0, in.at("loss_weight"),
+           ": must be above 0; to leave a task out, name the others in data.tasks");
   MR_CHECK(task.spec.kept_negatives > 0 && task.spec.kept_negatives <= 1, in.at("kept_negatives"),
            ": must be above 0 and at most 1, got ", task.spec.kept_negatives);
   if (in.has("positive_from")) {
@@ -133,10 +138,10 @@ void read_encoding(JsonObject& in, FeatureRule& feature) {
   MR_CHECK(given <= 1, in.place(), ": give at most one of hash, quantiles, buckets, numeric, part");
   if (in.has("hash")) {
     feature.encoding = Encoding::hash;
-    feature.buckets = in.integer("hash", 0, 1);
+    feature.buckets = in.integer("hash", 0, 1, kMostRows);
   } else if (in.has("quantiles")) {
     feature.encoding = Encoding::quantiles;
-    feature.buckets = in.integer("quantiles", 0, 2);
+    feature.buckets = in.integer("quantiles", 0, 2, kMostBuckets);
   } else if (in.has("buckets")) {
     feature.encoding = Encoding::buckets;
     feature.edges = in.numbers("buckets");
@@ -174,7 +179,7 @@ void read_derived(JsonObject& in, FeatureRule& feature) {
   } else {
     JsonObject rule = in.object("matches");
     feature.matches = MatchRule{rule.text("history"), rule.text("key"), rule.text("signal", ""),
-                                rule.integer("cap", 10, 1)};
+                                rule.integer("cap", 10, 1, kMostBuckets)};
     rule.finish();
     feature.spec.scope = FeatureScope::candidate;
   }
@@ -208,7 +213,7 @@ FeatureRule read_feature(const JsonValue& value, FeatureGroup group, int64_t wid
     MR_CHECK(feature.unknown_rate == 0 || feature.spec.kind == FeatureKind::categorical,
              in.at("unknown_rate"), ": only a categorical feature has an unknown row to train");
   }
-  feature.spec.width = in.integer("width", width, 1);
+  feature.spec.width = in.integer("width", width, 1, kMostWidth);
   if (group == FeatureGroup::context &&
       in.choice("scope", "candidate", {"request", "candidate"}) == "request") {
     MR_CHECK(!feature.matches, in.at("scope"), ": match counts depend on the candidate");
@@ -278,7 +283,7 @@ EventSource read_source(JsonObject in, const Schema& schema) {
 HistoryRule read_history(JsonObject in, const std::string& name, const Schema& schema, int64_t width) {
   HistoryRule history;
   history.name = name;
-  history.length = in.integer("length", 64, 1);
+  history.length = in.integer("length", 64, 1, kMostBuckets);
   for (const auto& source : in.value("from").list())
     history.sources.push_back(read_source(source.object(), schema));
   MR_CHECK(!history.sources.empty(), in.at("from"), ": needs a source");
@@ -290,7 +295,7 @@ HistoryRule read_history(JsonObject in, const std::string& name, const Schema& s
   history.gap = in.flag("gap", false);
   MR_CHECK(!history.gap || schema.time, in.at("gap"), ": the log has no 'time' to count from");
   history.position = in.flag("position", false);
-  history.width = in.integer("width", width, 1);
+  history.width = in.integer("width", width, 1, kMostWidth);
   MR_CHECK(!history.features.empty() || !history.signals.empty(), in.place(),
            ": events need features or signals");
   in.finish();
@@ -362,7 +367,7 @@ Schema parse_schema(const std::string& text, const std::string& called) {
   JsonObject in = json.object();
   Schema schema;
   schema.name = in.text("name", "");
-  const int64_t width = in.integer("width", 16, 1);
+  const int64_t width = in.integer("width", 16, 1, kMostWidth);
   read_log(in.object("log"), schema);
   if (in.has("tables")) {
     JsonObject tables = in.object("tables");

@@ -12,7 +12,7 @@ using namespace mixrec;
 
 int main(int argc, char** argv) {
   const std::string folder = argc > 1 ? argv[1] : "build/quickstart";
-  const SimulateReport log = simulate({.out = folder, .rows = 60'000});
+  const SimulateReport log = simulate({.out = folder, .again = true, .rows = 60'000});
   const Dataset data = Dataset::open(find_schema(folder), folder);
 
   Rng rng(1);

@@ -24,9 +24,9 @@ TEST_SUITE("run folder") {
   TEST_CASE("a run is never overwritten") {
     const TemporaryFolder folder;
     const std::string path = folder / "deep/run";
-    RunFolder run = RunFolder::create(path);
+    const std::string config = RunFolder::create(path).config_path();
     CHECK_NOTHROW(RunFolder::create(path));  // still empty
-    write_file(run.config_path(), "{}");
+    write_file(config, "{}");
     CHECK_THROWS_WITH_AS(RunFolder::create(path),
                          doctest::Contains("already holds a run; continue it with --resume"), Error);
     CHECK_NOTHROW(RunFolder::resume(path));
@@ -48,8 +48,41 @@ TEST_SUITE("run folder") {
     run.cut_metrics(bytes);
     run.log("{\"step\":4}");
     CHECK(read_file(folder / "run/metrics.jsonl") == "{\"step\":1}\n{\"step\":2}\n{\"step\":4}\n");
-    CHECK_THROWS_WITH_AS(run.cut_metrics(1000),
-                         doctest::Contains("has 33 bytes, the checkpoint was made at 1000"), Error);
+  }
+
+  TEST_CASE("lost lines of metrics do not keep a run from going on, and half a line is ended") {
+    const TemporaryFolder folder;
+    RunFolder run = RunFolder::create(folder / "run");
+    run.log("{\"step\":1}");
+    CHECK_FALSE(run.cut_metrics(1000));
+    write_file(folder / "run/metrics.jsonl", "{\"st");
+    CHECK_FALSE(run.cut_metrics(11));
+    run.log("{\"step\":2}");
+    CHECK(read_file(folder / "run/metrics.jsonl") == "{\"st\n{\"step\":2}\n");
+    std::filesystem::remove(folder / "run/metrics.jsonl");
+    CHECK_FALSE(run.cut_metrics(11));
+    CHECK(read_file(folder / "run/metrics.jsonl").empty());
+  }
+
+  TEST_CASE("one process trains into a folder, the other is told who does") {
+    const TemporaryFolder folder;
+    const std::string path = folder / "run";
+    {
+      RunFolder run = RunFolder::create(path);
+      write_file(run.config_path(), "{}");
+      RunFolder other = RunFolder::resume(path);  // reading is free
+      CHECK_THROWS_WITH_AS(other.lock(), doctest::Contains(("process " + std::to_string(::getpid())).c_str()),
+                           Error);
+      // The lock dies with its process, however that ends.
+      const pid_t child = ::fork();
+      if (child == 0) ::_exit(0);
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      CHECK_THROWS_AS(other.lock(), Error);
+    }
+    RunFolder next = RunFolder::resume(path);
+    CHECK_NOTHROW(next.lock());
+    CHECK_NOTHROW(next.lock());
   }
 }
 

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 
 using namespace mixrec;
+using mixrec::test::message_of;
 using test::read_file;
 using test::TemporaryFolder;
 using test::write_file;
@@ -101,7 +102,8 @@ TEST_SUITE("safetensors") {
     const std::string path = folder / "a.safetensors";
     const float weight[] = {1, 2, 3, 4, 5, 6};
     const double score[] = {0.75};
-    const std::vector<TensorToWrite> tensors = {{{"weight", "F32", {2, 3}}, weight}, {{"score", "F64", {1}}, score}};
+    const std::vector<TensorToWrite> tensors = {{{"weight", "F32", {2, 3}}, weight},
+                                                {{"score", "F64", {1}}, score}};
     write_safetensors(path, tensors, {{"step", "100"}, {"phase", "1"}});
     const std::string whole = read_file(path);
     const auto error = [&](const std::string& bytes) {

@@ -1,13 +1,18 @@
 #include "mixrec/train/cli.h"
 
+#include "mixrec/core/parallel_for.h"
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
 #include "mixrec/train/device_choice.h"
+#include "mixrec/train/signals.h"
 #include "mixrec/train/verify.h"
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
+#include <iostream>
 
 namespace mixrec {
 
@@ -67,7 +72,7 @@ void add_train(CLI::App& app, TrainArguments& to) {
       ->allow_extra_args(false);
   app.add_option("--seed", to.seed, "of weights, order and dropout")->check(CLI::NonNegativeNumber);
   app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, kMostThreads));
   add_device(app, to.device, to.precision, "the configuration's");
   app.add_flag("--resume", to.resume, "continue the run in --out from its newest checkpoint");
   app.add_flag("--quiet", to.quiet, "no progress");
@@ -91,7 +96,8 @@ void add_run(CLI::App& app, RunArguments& to) {
 void add_simulate(CLI::App& app, SimulateOptions& to) {
   app.add_option("--out", to.out, "folder to write")->required();
   app.add_option("--rows", to.rows, "shown candidates")->capture_default_str();
-  app.add_option("--seed", to.seed)->capture_default_str();
+  app.add_flag("--again", to.again, "in the place of a log that was simulated before");
+  app.add_option("--seed", to.seed)->check(CLI::NonNegativeNumber)->capture_default_str();
   app.add_option("--candidates-per-request", to.candidates_per_request)->capture_default_str();
   app.add_option("--users", to.users, "0 = one per 25 rows")->capture_default_str();
   app.add_option("--items", to.items)->capture_default_str();
@@ -122,7 +128,7 @@ void add_score(CLI::App& app, ScoreArguments& to) {
   app.add_option("--in", to.in, "requests, one line of JSON each; - is stdin")->capture_default_str();
   app.add_option("--out", to.out, "answers, in the order of requests; - is stdout")->capture_default_str();
   app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, kMostThreads));
   app.add_option("--cache-mb", to.cache_mb, "memory for kept user sides")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -155,10 +161,21 @@ void add_data(CLI::App& app, DataArguments& to) {
                  "schema file; default: schema.json in the folder, or a bundled one that fits it");
 }
 
+// What a command prints is its result: a full disk behind stdout must not look like success.
+int flushed(int code) {
+  std::cout.flush();
+  errno = 0;
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout) && std::cout) return code;
+  std::fprintf(stderr, "mixrec: cannot write to stdout: %s\n",
+               errno != 0 ? std::strerror(errno) : "some of the output is lost");
+  return code == 0 ? kError : code;
+}
+
 // Runs `command` and turns its exceptions into one line and an exit code.
 int guarded(const std::function<int()>& command) {
+  const LostFileSignals lost_files;
   try {
-    return command();
+    return flushed(command());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "mixrec: %s\n", error.what());
     return kError;
@@ -196,7 +213,7 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsage;
+    return flushed(app.exit(error) == 0 ? 0 : kUsage);
   }
   const std::string chosen = app.get_subcommands().front()->get_name();
   return guarded([&] {

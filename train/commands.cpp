@@ -168,6 +168,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
                       own_models);
   // Opened by name, so that it can be asked how much has arrived.
   const std::string source = arguments.in == "-" ? "/dev/stdin" : arguments.in;
+  MR_CHECK(!fs::is_directory(source), source, " is a folder, a file of requests was expected");
   std::ifstream in(source, std::ios::binary);
   MR_CHECK(in, "cannot open ", source);
   int64_t lines = 0;

@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -25,11 +26,18 @@ struct Descriptor {
   int fd;
 };
 
+// Whether there is nothing but what a process that wanted the folder too has left.
+bool is_free(const std::string& path) {
+  const fs::directory_iterator entries(path);
+  return std::all_of(begin(entries), end(entries),
+                     [](const auto& entry) { return entry.path().filename() == RunLock::kName; });
+}
+
 }  // namespace
 
 void RunFolder::check_free(const std::string& path) {
   MR_CHECK(!fs::exists(path) || fs::is_directory(path), path, " is a file; the run needs a folder");
-  MR_CHECK(!fs::exists(path) || fs::is_empty(path), path,
+  MR_CHECK(!fs::exists(path) || is_free(path), path,
            fs::exists(path + "/config.json")
                ? " already holds a run; continue it with --resume, or choose another --out"
                : " is not empty; choose another --out");
@@ -40,14 +48,21 @@ RunFolder RunFolder::create(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
   MR_CHECK(!error, "cannot create the run folder ", path, ": ", error.message());
-  return RunFolder(path);
+  RunFolder folder(path);
+  folder.lock();
+  check_free(path);  // another process may have been quicker
+  return folder;
 }
 
 RunFolder RunFolder::resume(const std::string& path) {
-  MR_CHECK(fs::is_directory(path), "cannot resume: there is no run folder ", path);
+  MR_CHECK(fs::is_directory(path), "there is no run folder ", path);
   RunFolder folder(path);
-  MR_CHECK(fs::exists(folder.config_path()), "cannot resume: ", path, " holds no config.json");
+  MR_CHECK(fs::exists(folder.config_path()), path, " is no run folder: it holds no config.json");
   return folder;
+}
+
+void RunFolder::lock() {
+  if (!lock_) lock_ = std::make_shared<const RunLock>(path_);
 }
 
 bool RunFolder::has_checkpoint() const { return fs::exists(checkpoint_path()); }
@@ -66,11 +81,18 @@ int64_t RunFolder::sync_metrics() {
   return static_cast<int64_t>(::lseek(file.fd, 0, SEEK_END));
 }
 
-void RunFolder::cut_metrics(int64_t bytes) {
+bool RunFolder::cut_metrics(int64_t bytes) {
   const Descriptor file(metrics_path(), O_WRONLY | O_CREAT);
   const auto now = static_cast<int64_t>(::lseek(file.fd, 0, SEEK_END));
-  MR_CHECK(now >= bytes, metrics_path(), " has ", now, " bytes, the checkpoint was made at ", bytes);
+  if (now < bytes) {
+    // A half line at the end would spoil the next one.
+    if (now > 0)
+      MR_CHECK(::pwrite(file.fd, "\n", 1, now) == 1, "cannot write ", metrics_path(), ": ",
+               std::strerror(errno));
+    return false;
+  }
   MR_CHECK(::ftruncate(file.fd, bytes) == 0, "cannot cut ", metrics_path(), ": ", std::strerror(errno));
+  return true;
 }
 
 }  // namespace mixrec

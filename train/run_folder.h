@@ -7,9 +7,13 @@
 //   best.safetensors         the model that the run chose
 //   features/                what turns raw values into the model's inputs, for scoring (data/feature_encoder.h)
 //   result.json              the line that the run ended with
+//   .lock                    who trains into it (train/run_lock.h)
 #pragma once
 
+#include "mixrec/train/run_lock.h"
+
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,7 +28,7 @@ class RunFolder {
   // A fresh run: creates the folder, which must be free.
   static RunFolder create(const std::string& path);
 
-  // An interrupted run: the folder must hold a config.json.
+  // An existing run: the folder must hold a config.json.
   static RunFolder resume(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -35,19 +39,25 @@ class RunFolder {
   std::string result_path() const { return path_ + "/result.json"; }
   bool has_checkpoint() const;
 
+  // Keeps other processes from training into the folder, until the last copy of this object is gone; a fresh run
+  // is locked already.  Throws when another process has it.
+  void lock();
+
   // Appends one line to metrics.jsonl.
   void log(std::string_view json_line);
 
   // Bytes of metrics.jsonl so far, durable; a checkpoint keeps the number, and a resume cuts the file back to
   // it.
   int64_t sync_metrics();
-  void cut_metrics(int64_t bytes);
+  // False when the file had fewer bytes: lines were lost, and the run can go on.
+  bool cut_metrics(int64_t bytes);
 
  private:
   explicit RunFolder(std::string path) : path_(std::move(path)) {}
   std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
 
   std::string path_;
+  std::shared_ptr<const RunLock> lock_;
 };
 
 }  // namespace mixrec

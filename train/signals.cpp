@@ -1,9 +1,12 @@
 #include "mixrec/train/signals.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/data/packing/packed_files.h"
 
 #include <array>
 #include <csignal>
+#include <cstring>
+#include <unistd.h>
 
 namespace mixrec {
 
@@ -35,6 +38,37 @@ StopSignals::~StopSignals() {
   for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &previous[i], nullptr);
   installed = false;
 }
+
+namespace {
+
+struct sigaction before_lost;
+
+void write_text(const char* text) {
+  // Nothing can be done about a lost stderr.
+  if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) return;
+}
+
+// Nothing but system calls: the thread was stopped anywhere.
+extern "C" void end_lost(int signal, siginfo_t* info, void*) {
+  if (const char* path = mapped_file_at(info->si_addr)) {
+    write_text("mixrec: cannot read ");
+    write_text(path);
+    write_text(": it was cut while it was in use, or its disk has failed\n");
+    ::_exit(1);
+  }
+  std::signal(signal, SIG_DFL);  // not ours: returning meets the fault again
+}
+
+}  // namespace
+
+LostFileSignals::LostFileSignals() {
+  struct sigaction action {};
+  action.sa_sigaction = end_lost;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGBUS, &action, &before_lost);
+}
+
+LostFileSignals::~LostFileSignals() { sigaction(SIGBUS, &before_lost, nullptr); }
 
 int StopSignals::received() { return received_signal; }
 

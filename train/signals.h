@@ -18,4 +18,14 @@ class StopSignals {
   static int exit_code() { return 128 + received(); }
 };
 
+// While it lives, SIGBUS from a mapped file (one that was cut while it was read, or whose disk failed) ends the
+// process with one line that names the file and exit code 1.  The command line's: a library leaves it alone.
+class LostFileSignals {
+ public:
+  LostFileSignals();
+  ~LostFileSignals();
+  LostFileSignals(const LostFileSignals&) = delete;
+  LostFileSignals& operator=(const LostFileSignals&) = delete;
+};
+
 }  // namespace mixrec

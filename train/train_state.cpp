@@ -77,17 +77,22 @@ void TrainState::visit(V& v) {
 
 void TrainState::check(const std::string& path) const {
   const auto within = [&](const char* name, auto value, auto least, auto most) {
-    MR_CHECK(value >= least && value <= most, path, " is damaged: ", name, " is ", value, ", it must lie from ",
-             least, " to ", most);
+    MR_CHECK(value >= least && value <= most, path, " is damaged: ", name, " is ", value,
+             ", it must lie from ", least, " to ", most);
   };
   constexpr int64_t kMany = int64_t{1} << 53;
   constexpr double kHuge = std::numeric_limits<double>::max();
   within("phase", phase, int64_t{0}, static_cast<int64_t>(Phase::done));
-  const std::pair<const char*, int64_t> counts[] = {
-      {"step", step},           {"epoch", epoch},           {"batch", batch},
-      {"loss_steps", loss_steps}, {"best_step", best_step}, {"not_better", not_better},
-      {"refit_steps", refit_steps}, {"schedule_steps", schedule_steps}, {"metrics_bytes", metrics_bytes},
-      {"samples", samples}};
+  const std::pair<const char*, int64_t> counts[] = {{"step", step},
+                                                    {"epoch", epoch},
+                                                    {"batch", batch},
+                                                    {"loss_steps", loss_steps},
+                                                    {"best_step", best_step},
+                                                    {"not_better", not_better},
+                                                    {"refit_steps", refit_steps},
+                                                    {"schedule_steps", schedule_steps},
+                                                    {"metrics_bytes", metrics_bytes},
+                                                    {"samples", samples}};
   for (const auto& [name, value] : counts) within(name, value, int64_t{0}, kMany);
   within("loss_sum", loss_sum, -kHuge, kHuge);
   within("best_score", best_score, -kHuge, kHuge);

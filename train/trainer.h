@@ -55,6 +55,7 @@ class Trainer {
   void use_final_weights();
   void save();
   void load();
+  void resume_metrics();
   void announce();
 
   Phase phase() const { return static_cast<Phase>(state_.phase); }

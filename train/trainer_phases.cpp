@@ -83,6 +83,7 @@ Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& opt
   if (options.out.empty()) return;
   if (options.resume) {
     folder_ = RunFolder::resume(options.out);
+    folder_->lock();
     check_same_config(*folder_, options.config);
   } else {
     folder_ = RunFolder::create(options.out);
@@ -107,7 +108,7 @@ void Trainer::make_optimizer() {
 FitResult Trainer::run() {
   const StopSignals signals;
   if (folder_ && options_.resume && folder_->has_checkpoint()) load();
-  if (folder_ && options_.resume) folder_->cut_metrics(state_.metrics_bytes);
+  if (folder_ && options_.resume) resume_metrics();
   if (folder_) events_.emplace(folder_->path(), state_.step);
   seconds_before_ = state_.seconds;
   announce();
@@ -130,6 +131,11 @@ FitResult Trainer::run() {
   result.steps = state_.step;
   result.best_step = state_.best_step;
   return result;
+}
+
+void Trainer::resume_metrics() {
+  if (folder_->cut_metrics(state_.metrics_bytes)) return;
+  progress_.say("metrics.jsonl has lost lines that the run had written; its weights and its result have not");
 }
 
 void Trainer::end_choosing() {
@@ -269,6 +275,8 @@ void Trainer::save() {
 void Trainer::load() {
   const std::string path = folder_->checkpoint_path();
   state_ = TrainState::from_scalars(load_tensors(path, tensors()), path);
+  MR_CHECK(phase() != Phase::choosing || state_.epoch <= config_.epochs, path, " is damaged: epoch is ",
+           state_.epoch, " of ", config_.epochs);
   pass_.rng = Rng(pass_.rng.seed(), state_.rng_offset);
 }
 

@@ -14,6 +14,7 @@
 namespace mixrec {
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp") {
+  MR_CHECK(!std::filesystem::is_directory(path_), path_, " is a folder, a file to write was expected");
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   MR_CHECK(fd_ >= 0, "cannot write ", temporary_, ": ", std::strerror(errno));
 }

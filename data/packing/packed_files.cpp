@@ -2,10 +2,13 @@
 
 #include "mixrec/core/error.h"
 
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <mutex>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -57,6 +60,52 @@ void FileWriter::close(bool sync) {
   MR_CHECK(::close(std::exchange(file_, -1)) == 0, "cannot write ", path_, ": ", std::strerror(errno));
 }
 
+namespace {
+
+// Mapped files, for a signal handler: slots are taken and freed, their paths stay while they are taken.  Files
+// beyond the last slot are not named.
+struct MappedFile {
+  std::atomic<const char*> begin{nullptr};
+  size_t bytes = 0;
+  char path[512] = {};
+};
+std::array<MappedFile, 1024> mapped_files;
+std::mutex mapped_mutex;
+
+void remember_mapped(const void* begin, size_t bytes, const std::string& path) {
+  const std::lock_guard lock(mapped_mutex);
+  for (MappedFile& file : mapped_files) {
+    if (file.begin) continue;
+    file.bytes = bytes;
+    file.path[path.copy(file.path, sizeof file.path - 1)] = 0;
+    file.begin = static_cast<const char*>(begin);
+    return;
+  }
+}
+
+void forget_mapped(const void* begin) {
+  const std::lock_guard lock(mapped_mutex);
+  for (MappedFile& file : mapped_files)
+    if (file.begin == begin) file.begin = nullptr;
+}
+
+}  // namespace
+
+const char* mapped_file_at(const void* address) {
+  for (const MappedFile& file : mapped_files) {
+    const char* begin = file.begin;
+    if (begin && address >= begin && address < begin + file.bytes) return file.path;
+  }
+  return nullptr;
+}
+
+void detail::fail_outside(const void* data, size_t index, size_t size) {
+  const char* path = data ? mapped_file_at(data) : nullptr;
+  MR_FAIL("the packed data is damaged: another file of it names entry ", index, " of ",
+          path ? path : "an empty file", ", which has ", size,
+          "; remove the folder to prepare the data again");
+}
+
 template <class T>
 MappedArray<T>::MappedArray(const std::string& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -69,11 +118,14 @@ MappedArray<T>::MappedArray(const std::string& path) {
   MR_CHECK(known && mapped != MAP_FAILED, "cannot map ", path, ": ", std::strerror(errno));
   data_ = static_cast<const T*>(mapped);
   size_ = bytes / sizeof(T);
+  if (mapped) remember_mapped(mapped, bytes, path);
 }
 
 template <class T>
 MappedArray<T>::~MappedArray() {
-  if (data_) ::munmap(const_cast<T*>(data_), size_ * sizeof(T));
+  if (!data_) return;
+  forget_mapped(data_);
+  ::munmap(const_cast<T*>(data_), size_ * sizeof(T));
 }
 
 template class MappedArray<uint8_t>;

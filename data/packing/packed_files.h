@@ -34,6 +34,14 @@ class FileWriter {
   size_t used_ = 0;
 };
 
+// The path of the mapped file that holds an address; nullptr when none does.  Makes no calls that a signal
+// handler may not make.
+const char* mapped_file_at(const void* address);
+
+namespace detail {
+[[noreturn]] void fail_outside(const void* data, size_t index, size_t size);
+}
+
 // A read-only array in a file.  Pages come and go with the page cache and are not private memory.
 template <class T>
 class MappedArray {
@@ -47,7 +55,14 @@ class MappedArray {
     return *this;
   }
 
+  // `i` must be below size().
   const T& operator[](size_t i) const { return data_[i]; }
+  // The same for an index that comes out of a file; throws, naming this file, when it is not below size().
+  const T& at(size_t i) const {
+    if (i >= size_) [[unlikely]]
+      detail::fail_outside(data_, i, size_);
+    return data_[i];
+  }
   const T* data() const { return data_; }
   size_t size() const { return size_; }
 

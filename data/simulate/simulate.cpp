@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 namespace mixrec {
 namespace {
@@ -171,6 +172,14 @@ void check(const SimulateOptions& o) {
   at_least("history_length", o.history_length, 1);
   at_least("test_days", o.test_days, 1);
   at_least("days", o.days, o.test_days + 1);
+  const auto at_most = [](const char* name, int64_t value, int64_t most) {
+    MR_CHECK(value <= most, name, " must be at most ", most, ", got ", value);
+  };
+  at_most("rows", o.rows, 100'000'000'000);
+  at_most("candidates_per_request", o.candidates_per_request, 100'000);
+  at_most("categories", o.categories, 1'000'000);
+  at_most("history_length", o.history_length, 100'000);
+  at_most("days", o.days, 36'500);
   MR_CHECK(o.items < int64_t{1} << 31 && o.users < int64_t{1} << 31, "ids must fit 31 bits, got ", o.items,
            " items and ", o.users, " users");
   MR_CHECK(o.click_rate > 0 && o.click_rate < 1, "click_rate must lie between 0 and 1, got ", o.click_rate);
@@ -179,11 +188,23 @@ void check(const SimulateOptions& o) {
   }
 }
 
+// A log of a user's is never overwritten.
+void check_free(const SimulateOptions& options) {
+  namespace fs = std::filesystem;
+  const fs::path out = options.out;
+  MR_CHECK(!fs::exists(out) || fs::is_directory(out), options.out, " is a file; the log needs a folder");
+  if (!fs::exists(out) || fs::is_empty(out)) return;
+  const bool simulated = fs::exists(out / "bounds.json") && fs::exists(out / "truth.csv");
+  MR_CHECK(simulated, options.out, " is not empty and holds no simulated log; choose another folder");
+  MR_CHECK(options.again, options.out, " already holds a simulated log; replace it with --again");
+}
+
 }  // namespace
 
 SimulateReport simulate(const SimulateOptions& options) {
   MR_OP("simulate");
   check(options);
+  check_free(options);
   const World world(options);
   OutputFolder folder(options.out);
   write_tables(world, options, folder);

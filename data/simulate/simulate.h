@@ -33,7 +33,8 @@ enum class SimulatedHistory : uint8_t {
 };
 
 struct SimulateOptions {
-  std::string out;  // folder to write; made when missing
+  std::string out;     // folder to write; made when missing, else it must be empty
+  bool again = false;  // it may hold a log that was simulated before, which is then replaced
   int64_t rows = 250'000;
   uint64_t seed = 1;
   int64_t candidates_per_request = 4;
@@ -83,7 +84,7 @@ inline double share_of_the_way(double auc, const SimulatedPart& part) {
 // Writes log.csv, users.csv, items.csv, history.csv (unless the log is the history), truth.csv (per row of
 // log.csv: probability, logit and every z_k), schema.json and bounds.json (the report and the options).
 // Everything depends only on the options.  Memory grows with items, and with users · history_length in log
-// mode, never with rows. Throws on impossible options, naming the option, and on a failed write; then no new
+// mode, never with rows. Throws on a folder that holds anything else, on impossible options, naming the option, and on a failed write; then no new
 // file is left behind.
 SimulateReport simulate(const SimulateOptions& options);
 

@@ -37,9 +37,12 @@ Item item_of(const JsonValue& value, const std::string& id_column, const auto& t
   Item item;
   if (!value.is_object()) return item.item = id_of(value), item;
   JsonObject object = value.object();
+  bool named = false;
   for (const std::string& key : object.keys()) {
     const JsonValue member = object.value(key);
     if (key == "item" || key == id_column) {
+      MR_CHECK(!named, value.place(), ": names its item twice, as 'item' and as '", id_column, "'");
+      named = true;
       item.item = id_of(member);
     } else if (!take(item, key, member)) {
       item.values[key] = value_of(member);
@@ -54,6 +57,7 @@ std::vector<Event> events_of(const JsonValue& value, const std::string& id_colum
     events.push_back(
         item_of<Event>(event, id_column, [](Event& to, const std::string& key, const JsonValue& member) {
           if (key != "time") return false;
+          if (member.is_null()) return true;
           to.time = value_of(member);
           return true;
         }));
@@ -71,9 +75,11 @@ LineRequest parse_score_line(const std::string& text, int64_t line, const Featur
   JsonObject object = JsonValue::parse(text, concat_message("line ", line)).object();
   LineRequest parsed;
   ScoreRequest& request = parsed.request;
-  if (object.has("user")) request.user = id_of(object.value("user"));
-  if (object.has("time")) request.time = value_of(object.value("time"));
-  if (object.has("key")) parsed.key = object.text("key");
+  // As everywhere, null is a value that is missing.
+  const auto given = [&](const char* key) { return object.has(key) && !object.value(key).is_null(); };
+  if (given("user")) request.user = id_of(object.value("user"));
+  if (given("time")) request.time = value_of(object.value("time"));
+  if (given("key")) parsed.key = object.text("key");
   if (object.has("values")) {
     JsonObject values = object.object("values");
     for (const std::string& name : values.keys()) request.values[name] = value_of(values.value(name));
