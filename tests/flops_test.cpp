@@ -1,5 +1,5 @@
 // What a forward pass costs, counted product by product from the equations in the models' headers.
-#include "mixrec/models/interaction/mlp.h"
+#include "mixrec/models/mlp.h"
 #include "mixrec/models/unified/mixformer.h"
 #include "mixrec/models/unified/ui_mixformer.h"
 #include "mixrec/tests/golden_batch.h"
