@@ -57,6 +57,14 @@ prefix_map := -ffile-prefix-map=$(BUILD)/include/mixrec/= -ffile-prefix-map=$(CU
 CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) $(prefix_map) -I$(BUILD)/include -I$(BUILD)/generated
 LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
 LDLIBS   += -lpthread
+# Compressed logs, where the libraries are here: ZLIB=0 and ZSTD=0 build without.
+has_header = $(shell printf '\#include <%s>\n' $(1) | $(CXX) -E -xc++ - >/dev/null 2>&1 && echo 1 || echo 0)
+ZLIB      ?= $(call has_header,zlib.h)
+ZSTD      ?= $(call has_header,zstd.h)
+ZLIB      := $(ZLIB)
+ZSTD      := $(ZSTD)
+compressors := $(if $(filter 1,$(ZLIB)),-lz) $(if $(filter 1,$(ZSTD)),-lzstd)
+LDLIBS    += $(compressors)
 ifeq ($(CUDA),1)
 cuda_home := $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 LDLIBS    += -L$(cuda_home)/lib64 -Wl,-rpath,$(cuda_home)/lib64 -lcublasLt -lcudart_static -ldl -lrt
@@ -96,6 +104,12 @@ define config_h
 #define MIXREC_CUDA_ARCH "$(if $(filter 1,$(CUDA)),$(CUDA_ARCH))"
 #define MIXREC_ARCH "$(ARCH)"
 endef
+define compression_h
+// Written by make: what compressed files this build reads.
+#pragma once
+#define MIXREC_ZLIB $(ZLIB)
+#define MIXREC_ZSTD $(ZSTD)
+endef
 define commit_h
 // Written by make: the commit that was built, "" outside a checkout, with a + when files differ from it.
 #pragma once
@@ -111,6 +125,7 @@ $(shell ln -sfn $(here) $(BUILD)/include/mixrec)
 endif
 $(call write,$(BUILD)/generated/mixrec/config.h,$(config_h))
 $(call write,$(BUILD)/generated/mixrec/commit.h,$(commit_h))
+$(call write,$(BUILD)/generated/mixrec/compression.h,$(compression_h))
 # Objects of other flags are of no use.
 $(call write,$(BUILD)/generated/flags,$(lastword $(CXX)) $(ARCH) debug $(DEBUG) sanitize $(SANITIZE))
 endif
@@ -124,7 +139,8 @@ quiet  := $(if $(V),,@)
 step    = $(if $(V),@:,@$(eval steps += x)echo "[$(words $(steps))/$(to_build)] $(1)")
 ifneq ($(filter-out 0,$(to_build)),)
 $(info mixrec $(version): $(shell $(CXX) --version | head -1)$(comma) $(ARCH) with AVX2 and AVX-512 kernels chosen at start-up$(comma) \
-  $(if $(filter 1,$(CUDA)),CUDA $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for sm_$(CUDA_ARCH),no CUDA))
+  $(if $(filter 1,$(CUDA)),CUDA $(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p') for sm_$(CUDA_ARCH),no CUDA)$(comma) logs in plain text$(if $(filter 1,$(ZLIB)),$(comma) .gz)$(if $(filter 1,$(ZSTD)),$(comma) .zst)$(if \
+  $(filter 0,$(ZLIB)),$(comma) no zlib (zlib1g-dev))$(if $(filter 0,$(ZSTD)),$(comma) no libzstd (libzstd-dev)))
 endif
 
 # Header packages of Debian: installed when we may, named when we may not.
@@ -259,13 +275,13 @@ install: $(library) $(binary)
 	@install -m 644 $(BUILD)/generated/mixrec/config.h $(DESTDIR)$(PREFIX)/include/mixrec/config.h
 	@install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/mixrec $(DESTDIR)$(PREFIX)/bin
 	@install -m 644 $(library) $(DESTDIR)$(PREFIX)/lib && install -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin
-	@printf 'prefix=%s\nName: mixrec\nDescription: deep learning for recommender ranking models\nVersion: %s\nCflags: -std=c++20 -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmixrec -fopenmp -lpthread\n' \
-	  '$(PREFIX)' '$(version)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mixrec.pc
+	@printf 'prefix=%s\nName: mixrec\nDescription: deep learning for recommender ranking models\nVersion: %s\nCflags: -std=c++20 -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmixrec -fopenmp -lpthread %s\n' \
+	  '$(PREFIX)' '$(version)' '$(compressors)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mixrec.pc
 	@printf '%s\n' 'find_package(OpenMP REQUIRED)' 'get_filename_component(_prefix "$${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)' \
 	  'add_library(mixrec::mixrec STATIC IMPORTED)' \
 	  'set_target_properties(mixrec::mixrec PROPERTIES IMPORTED_LOCATION "$${_prefix}/lib/libmixrec.a"' \
 	  '  INTERFACE_INCLUDE_DIRECTORIES "$${_prefix}/include" INTERFACE_COMPILE_FEATURES cxx_std_20' \
-	  '  INTERFACE_LINK_LIBRARIES "OpenMP::OpenMP_CXX")' > $(DESTDIR)$(PREFIX)/lib/cmake/mixrec/mixrecConfig.cmake
+	  '  INTERFACE_LINK_LIBRARIES "OpenMP::OpenMP_CXX$(patsubst -l%,;%,$(subst $() ,,$(compressors)))")' > $(DESTDIR)$(PREFIX)/lib/cmake/mixrec/mixrecConfig.cmake
 	@echo "installed in $(DESTDIR)$(PREFIX)"
 
 .PHONY: format clean

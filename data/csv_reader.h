@@ -1,5 +1,7 @@
-// A streaming reader of delimited text: one row in memory, whatever the size of the file.
+// A streaming reader of delimited text, compressed or not: one row in memory, whatever the size of the file.
 #pragma once
+
+#include "mixrec/data/input_file.h"
 
 #include <cstdint>
 #include <string>
@@ -18,20 +20,22 @@ struct CsvFormat {
 
 class CsvReader {
  public:
-  // Opens the file and reads its header.  Throws when it is missing, empty or has a column name twice.
+  // Opens the file and reads its header.  Throws when it is missing, empty, has a column name twice, or is no delimited
+  // text at all (UTF-16, an archive, JSON), saying what it is.
   CsvReader(std::string path, CsvFormat format);
   ~CsvReader();
   CsvReader(const CsvReader&) = delete;
   CsvReader& operator=(const CsvReader&) = delete;
 
   // Reads the next row; false at the end of the file.  Empty lines are skipped; a row with another number of
-  // cells than the header is an error.
+  // cells than the header is an error, and so is a cell that is not UTF-8 in a column that somebody asked for.
   bool next();
 
   const std::vector<std::string>& columns() const { return columns_; }
 
-  // Index of a column; throws with the nearest name when there is none.
-  size_t column(std::string_view name) const;
+  // Index of a column; throws with the nearest name and how the first line was read when there is none.  `asked` is
+  // the key of the schema that names it.
+  size_t column(std::string_view name, std::string_view asked = "") const;
 
   // A cell of the current row, valid until the next call of next().
   std::string_view cell(size_t column) const { return cells_[column]; }
@@ -48,10 +52,20 @@ class CsvReader {
   std::string place() const;
 
   // Bytes read so far and in all, for progress.
-  int64_t bytes_read() const { return consumed_; }
-  int64_t bytes() const { return size_; }
+  int64_t bytes_read() const {
+    return file_.bytes_read() - static_cast<int64_t>(plain() ? end_ - begin_ : 0);
+  }
+  int64_t bytes() const { return file_.bytes(); }
 
  private:
+  bool plain() const { return file_.packed() == Packed::plain; }
+  void look_at_beginning();
+  void check_header() const;
+  void check_utf8() const;
+  std::string first_line() const;
+  std::string other_separator(std::string_view line) const;
+  bool read_checked();
+  void check_rest() const;
   bool read_row();
   bool fill();
   bool find_line(size_t& end);
@@ -60,9 +74,13 @@ class CsvReader {
 
   std::string path_, name_;
   CsvFormat format_;
-  int file_ = -1;
-  int64_t size_ = 0, consumed_ = 0;
+  mutable InputFile file_;
   int64_t line_ = 0, row_line_ = 0;
+  std::string header_;  // the first line, cut
+  size_t header_cells_ = 0;
+  std::string_view row_;
+  bool ascii_ = true;                       // the current row
+  mutable std::vector<uint8_t> asked_for_;  // by column
   std::vector<char> buffer_;
   size_t begin_ = 0, end_ = 0;  // unread part of buffer_
   bool at_end_ = false;

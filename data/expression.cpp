@@ -14,7 +14,7 @@ struct Expression::Node {
   enum class Kind { number, text, column, negate, invert, binary };
   Kind kind = Kind::number;
   double number = 0;
-  std::string text;  // a literal, an operator or a column's name
+  std::string text;  // a literal, also of a number; an operator or a column's name
   size_t column = 0;
   int height = 0;  // of the tree below, which is walked by recursion
   std::unique_ptr<Node> left, right;
@@ -22,6 +22,11 @@ struct Expression::Node {
   // `missing` given: an empty cell where a number is needed sets it, and reads as 0.
   double value(const CsvReader& reader, bool* missing) const;
   double compare_text(const CsvReader& reader) const;
+  // -1, 0 or 1; numbers `a` and `b` are the values of both sides.
+  int compare(double a, double b, const CsvReader& reader) const;
+  // How a side is written when it is a column or a literal; "" otherwise.
+  std::string_view written(const CsvReader& reader) const;
+  void check_exact(double value, const CsvReader& reader) const;
 };
 
 namespace {
@@ -113,7 +118,14 @@ class Parser {
     if (take("!")) {
       node->kind = Node::Kind::invert, node->left = unary();
     } else if (take("-")) {
-      node->kind = Node::Kind::negate, node->left = unary();
+      node->left = unary();
+      // A negative literal compares as exactly as a positive one.
+      if (node->left->kind == Node::Kind::number && !node->left->text.starts_with('-')) {
+        node->left->number = -node->left->number;
+        node->left->text = "-" + node->left->text;
+        return std::move(node->left);
+      }
+      node->kind = Node::Kind::negate;
     } else {
       return primary();
     }
@@ -145,11 +157,11 @@ class Parser {
       return text_.substr(start, at_ - start);
     };
     if (std::isdigit(static_cast<unsigned char>(first)) || first == '.') {
-      if (!parse_number(word([](int c) { return std::isalnum(c) || c == '.'; }), node->number))
-        fail("not a number");
+      node->text = word([](int c) { return std::isalnum(c) || c == '.'; });
+      if (!parse_number(node->text, node->number)) fail("not a number");
       return node;
     }
-    node->text = word([](int c) { return std::isalnum(c) || c == '_' || c >= 128; });
+    node->text = word([](int c) { return std::isalnum(c) || c == '_' || c == '.' || c >= 128; });
     if (node->text.empty()) fail(std::string("unexpected '") + first + "'");
     node->kind = Node::Kind::column;
     node->column = bind_(node->text);
@@ -168,6 +180,63 @@ double Expression::Node::compare_text(const CsvReader& reader) const {
   const Node& literal = left->kind == Kind::text ? *left : *right;
   const Node& column_node = left->kind == Kind::text ? *right : *left;
   return (reader.cell(column_node.column) == literal.text) == (text == "==");
+}
+
+namespace {
+
+constexpr double kLastExact = 9007199254740992;  // 2^53: beyond, f64 leaves whole numbers out
+
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  return text;
+}
+
+// Digits of a whole number, without sign and leading zeros; false for any other text.
+bool take_whole(std::string_view text, bool& negative, std::string_view& digits) {
+  negative = text.starts_with('-');
+  if (negative || text.starts_with('+')) text.remove_prefix(1);
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos) return false;
+  text.remove_prefix(std::min(text.find_first_not_of('0'), text.size()));
+  digits = text;
+  return true;
+}
+
+int sign(int value) { return (value > 0) - (value < 0); }
+
+}  // namespace
+
+std::string_view Expression::Node::written(const CsvReader& reader) const {
+  return kind == Kind::column   ? trimmed(reader.cell(column))
+         : kind == Kind::number ? std::string_view(text)
+                                : "";
+}
+
+int Expression::Node::compare(double a, double b, const CsvReader& reader) const {
+  const int rounded = (a > b) - (a < b);
+  if (std::abs(a) < kLastExact && std::abs(b) < kLastExact) return rounded;
+  bool negative_a = false, negative_b = false;
+  std::string_view digits_a, digits_b;
+  const bool whole_a = take_whole(left->written(reader), negative_a, digits_a),
+             whole_b = take_whole(right->written(reader), negative_b, digits_b);
+  if (whole_a && whole_b) {
+    if (negative_a != negative_b) return negative_a ? -1 : 1;
+    const int longer = (digits_a.size() > digits_b.size()) - (digits_a.size() < digits_b.size());
+    const int larger = longer ? longer : sign(digits_a.compare(digits_b));
+    return negative_a ? -larger : larger;
+  }
+  MR_CHECK(rounded != 0 || !(whole_a || whole_b), reader.place(),
+           ": whole numbers beyond 2^53 compare exactly only with ",
+           "whole numbers written in digits, or as text in 'quotes'");
+  return rounded;
+}
+
+void Expression::Node::check_exact(double value, const CsvReader& reader) const {
+  if (std::abs(value) < kLastExact) return;
+  bool negative = false;
+  std::string_view digits;
+  MR_CHECK(!take_whole(written(reader), negative, digits), reader.place(), ": ", printable(written(reader)),
+           " is beyond 2^53, where numbers are no longer exact: it can be compared, not computed with");
 }
 
 double Expression::Node::value(const CsvReader& reader, bool* missing) const {
@@ -191,23 +260,38 @@ double Expression::Node::value(const CsvReader& reader, bool* missing) const {
   if (text == "&&") return a != 0 && right->value(reader, missing) != 0;
   if (text == "||") return a != 0 || right->value(reader, missing) != 0;
   const double b = right->value(reader, missing);
-  if (text == "<") return a < b;
-  if (text == "<=") return a <= b;
-  if (text == ">") return a > b;
-  if (text == ">=") return a >= b;
-  if (text == "==") return a == b;
-  if (text == "!=") return a != b;
+  if (missing && *missing) return 0;
+  if (text == "<") return compare(a, b, reader) < 0;
+  if (text == "<=") return compare(a, b, reader) <= 0;
+  if (text == ">") return compare(a, b, reader) > 0;
+  if (text == ">=") return compare(a, b, reader) >= 0;
+  if (text == "==") return compare(a, b, reader) == 0;
+  if (text == "!=") return compare(a, b, reader) != 0;
+  left->check_exact(a, reader), right->check_exact(b, reader);
   if (text == "+") return a + b;
   if (text == "-") return a - b;
   return text == "*" ? a * b : a / b;
 }
 
-Expression::Expression(std::string text, const CsvReader& reader) : text_(std::move(text)) {
+Expression::Expression(std::string text, const CsvReader& reader, std::string_view asked)
+    : text_(std::move(text)) {
+  const std::string from =
+      concat_message(asked, asked.empty() ? "" : ", ", "the expression \"", printable(text_), "\"");
+  const auto known = [&](const std::string& name) {
+    return std::find(reader.columns().begin(), reader.columns().end(), name) != reader.columns().end();
+  };
   const std::function<size_t(const std::string&)> bind = [&](const std::string& name) {
-    return reader.column(name);
+    // "is-click" reads as "is" minus "click".
+    for (const std::string& column : reader.columns())
+      MR_CHECK(known(name) || column.size() <= name.size() || column.find(name) == std::string::npos ||
+                   text_.find(column) == std::string::npos,
+               "in ", from, ": there is no column '", printable(name),
+               "'; a name with other characters than letters, ", "digits, _ and . goes in backticks: `",
+               printable(column), "`");
+    return reader.column(name, from);
   };
   root_ = Parser(text_, bind).parse();
-  MR_CHECK(root_->kind != Node::Kind::text, "the expression \"", text_, "\" is only a text");
+  MR_CHECK(root_->kind != Node::Kind::text, "the expression \"", printable(text_), "\" is only a text");
 }
 Expression::Expression(Expression&&) noexcept = default;
 Expression& Expression::operator=(Expression&&) noexcept = default;

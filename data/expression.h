@@ -4,7 +4,8 @@
 //
 // In order of binding: `!` and unary `-`, `* /`, `+ -`, `< <= > >= == !=`, `&&`, `||`; parentheses; numbers;
 // text in 'quotes' (== and != only, compared with the cell as written); columns by name, in `backticks` where
-// the name has other characters than letters, digits and _.  Comparisons give 1 or 0; anything but 0 is true.
+// the name has other characters than letters, digits, _ and dots.  Comparisons give 1 or 0; anything but 0 is true.
+// Whole numbers of any length compare exactly with each other, as ids must; beyond 2^53 nothing is computed with them.
 #pragma once
 
 #include "mixrec/data/csv_reader.h"
@@ -20,8 +21,8 @@ namespace mixrec {
 class Expression {
  public:
   // Binds names to the reader's columns.  Throws on a syntax error, with its position, and on an unknown
-  // column.
-  Expression(std::string text, const CsvReader& reader);
+  // column.  `asked` is the key of the schema that the expression is from.
+  Expression(std::string text, const CsvReader& reader, std::string_view asked = "");
   Expression(Expression&&) noexcept;
   Expression& operator=(Expression&&) noexcept;
   ~Expression();

@@ -79,8 +79,7 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
     layout.signals += history.signals.size();
   }
   int64_t bytes = 0;
-  for (const auto& file : schema.files)
-    bytes += static_cast<int64_t>(std::filesystem::file_size(data_path(file)));
+  for (const auto& file : schema.files) bytes += InputFile::estimated_bytes(data_path(file));
   buckets = static_cast<uint32_t>(std::min<int64_t>(bytes / kBucketBytes + 1, 512));
 }
 
@@ -127,9 +126,9 @@ int last_year(const TimeColumn& rule) { return rule.last_year ? rule.last_year :
 }  // namespace
 
 TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours,
-                       TimeRange& range)
+                       TimeRange& range, std::string_view key)
     : rule_(rule),
-      cell_(reader.column(rule.column)),
+      cell_(reader.column(rule.column, key)),
       offset_(counts_from_utc(rule.format) ? std::llround(utc_offset_hours * 3'600'000) : 0),
       earliest_(days_from_civil(first_year(rule), 1, 1) * kDayMilliseconds),
       latest_(days_from_civil(last_year(rule) + 1, 1, 1) * kDayMilliseconds - 1),

@@ -177,7 +177,8 @@ void encode(Packing& packing);
 // line: most often its unit is another one.
 class TimeReader {
  public:
-  TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours, TimeRange& range);
+  TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours, TimeRange& range,
+             std::string_view key);
   int64_t milliseconds(const CsvReader& reader) const;
   int32_t day(int64_t milliseconds) const;
   size_t cell() const { return cell_; }

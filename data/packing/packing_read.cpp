@@ -40,16 +40,19 @@ class Ticks {
   uint64_t rows_ = 0;
 };
 
+// How messages call a feature that asks for a column.
+std::string feature_key(const FeatureRule& rule) { return "the feature '" + rule.spec.name + "'"; }
+
 void read_table(Packing& packing, const JoinedTable& table) {
   Dictionary& entities = table.of_user ? packing.users : packing.items;
   std::vector<int64_t> line_of;
   for (const auto& file : table.files) {
     CsvReader reader(packing.data_path(file), table.format);
-    const size_t key = reader.column(table.key);
+    const size_t key = reader.column(table.key, "tables." + table.name + ".key");
     std::vector<std::pair<Column*, size_t>> cells;
     for (auto& column : packing.columns)
       if (column.rule->joined == table.name && !column.rule->rate && !column.rule->matches)
-        cells.emplace_back(&column, reader.column(column.rule->column));
+        cells.emplace_back(&column, reader.column(column.rule->column, feature_key(*column.rule)));
     Ticks ticks(packing, file);
     while (reader.next()) {
       ticks(reader);
@@ -132,13 +135,16 @@ std::vector<size_t> signal_places(const HistoryRule& history, const EventSource&
 void read_sequences(Packing& packing, const HistoryRule& history, const EventSource& source,
                     const std::string& file, EventSpill& spill, TimeRange& range) {
   CsvReader reader(packing.data_path(file), source.format);
-  const size_t user = reader.column(source.user), items = reader.column(source.item);
+  const std::string from = "histories." + history.name + ".from";
+  const size_t user = reader.column(source.user, from + ".user"),
+               items = reader.column(source.item, from + ".items");
   std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range);
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range, from + ".time");
   std::optional<Expression> where;
-  if (!source.where.empty()) where.emplace(source.where, reader);
+  if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
   std::vector<size_t> cells;
-  for (const auto& signal : source.signals) cells.push_back(reader.column(signal.expression));
+  for (const auto& signal : source.signals)
+    cells.push_back(reader.column(signal.expression, from + ".signals." + signal.name));
   const auto places = signal_places(history, source);
   const size_t width = history.signals.size();
   std::vector<EventHead> events;
@@ -183,13 +189,16 @@ void read_sequences(Packing& packing, const HistoryRule& history, const EventSou
 void read_event_rows(Packing& packing, const HistoryRule& history, const EventSource& source,
                      const std::string& file, EventSpill& spill, TimeRange& range) {
   CsvReader reader(packing.data_path(file), source.format);
-  const size_t user = reader.column(source.user), item = reader.column(source.item);
+  const std::string from = "histories." + history.name + ".from";
+  const size_t user = reader.column(source.user, from + ".user"),
+               item = reader.column(source.item, from + ".item");
   std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range);
+  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range, from + ".time");
   std::optional<Expression> where;
-  if (!source.where.empty()) where.emplace(source.where, reader);
+  if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
   std::vector<Expression> rules;
-  for (const auto& signal : source.signals) rules.emplace_back(signal.expression, reader);
+  for (const auto& signal : source.signals)
+    rules.emplace_back(signal.expression, reader, from + ".signals." + signal.name);
   const auto places = signal_places(history, source);
   std::vector<uint8_t> signals(history.signals.size());
   Ticks ticks(packing, file);
@@ -216,22 +225,24 @@ class RowReader {
         schema_(packing.schema),
         reader_(packing.data_path(file), packing.schema.format),
         ticks_(packing, file),
-        user_(reader_.column(schema_.user)),
-        item_(reader_.column(schema_.item)) {
-    if (schema_.time) time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours, packing.time_range);
-    if (schema_.date) date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours, packing.date_range);
-    if (!schema_.request.empty()) request_ = reader_.column(schema_.request);
-    if (!schema_.where.empty()) where_.emplace(schema_.where, reader_);
-    if (!schema_.weight.empty()) weight_.emplace(schema_.weight, reader_);
-    for (const auto& name : schema_.duplicates) duplicate_.push_back(reader_.column(name));
+        user_(reader_.column(schema_.user, "log.user")),
+        item_(reader_.column(schema_.item, "log.item")) {
+    if (schema_.time)
+      time_.emplace(*schema_.time, reader_, schema_.utc_offset_hours, packing.time_range, "log.time");
+    if (schema_.date)
+      date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours, packing.date_range, "log.date");
+    if (!schema_.request.empty()) request_ = reader_.column(schema_.request, "log.request");
+    if (!schema_.where.empty()) where_.emplace(schema_.where, reader_, "log.where");
+    if (!schema_.weight.empty()) weight_.emplace(schema_.weight, reader_, "log.weight");
+    for (const auto& name : schema_.duplicates) duplicate_.push_back(reader_.column(name, "log.duplicates"));
     for (auto& column : packing.columns)
       if (!column.rule->matches && !column.rule->rate && column.place >= Place::request)
-        cells_.emplace_back(&column, reader_.column(column.rule->column));
+        cells_.emplace_back(&column, reader_.column(column.rule->column, feature_key(*column.rule)));
     for (const auto& task : schema_.tasks) tasks_.emplace_back(task, reader_);
     for (size_t h = 0; h < schema_.histories.size(); ++h)
       for (const auto& source : schema_.histories[h].sources)
         if (source.log) sources_.emplace_back(packing, h, source, reader_);
-    if (schema_.split.by == SplitBy::column) split_ = reader_.column(schema_.split.column);
+    if (schema_.split.by == SplitBy::column) split_ = reader_.column(schema_.split.column, "split.column");
     if (schema_.split.by == SplitBy::files) file_split_ = named_split(schema_.files[file_index]);
   }
 
@@ -247,9 +258,10 @@ class RowReader {
 
  private:
   struct Task {
-    Task(const TaskRule& rule, const CsvReader& reader) : name(rule.spec.name), label(rule.label, reader) {
-      if (!rule.mask.empty()) mask.emplace(rule.mask, reader);
-      if (!rule.weight.empty()) weight.emplace(rule.weight, reader);
+    Task(const TaskRule& rule, const CsvReader& reader)
+        : name(rule.spec.name), label(rule.label, reader, "tasks." + name) {
+      if (!rule.mask.empty()) mask.emplace(rule.mask, reader, "tasks." + name + ".where");
+      if (!rule.weight.empty()) weight.emplace(rule.weight, reader, "tasks." + name + ".weight");
     }
     std::string name;
     Expression label;
@@ -259,10 +271,12 @@ class RowReader {
   struct Source {
     Source(const Packing& packing, size_t history, const EventSource& source, const CsvReader& reader)
         : history(history), signals(&source.signals) {
-      if (!source.where.empty()) where.emplace(source.where, reader);
+      const std::string from = "histories." + packing.schema.histories[history].name + ".from";
+      if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
       for (const size_t place : signal_places(packing.schema.histories[history], source))
         places.push_back(packing.log_signal_at[history] + place);
-      for (const auto& signal : source.signals) rules.emplace_back(signal.expression, reader);
+      for (const auto& signal : source.signals)
+        rules.emplace_back(signal.expression, reader, from + ".signals." + signal.name);
     }
     size_t history;
     const std::vector<SignalRule>* signals;
@@ -420,7 +434,9 @@ void read_log(Packing& packing) {
   if (packing.schema.time) check_times(*packing.schema.time, packing.time_range, "log.time");
   if (packing.schema.date) check_times(*packing.schema.date, packing.date_range, "log.date");
   MR_CHECK(packing.rows_read > packing.manifest.rows_filtered, packing.schema.files.front(),
-           packing.rows_read == 0 ? ": there is no row under the header" : ": log.where leaves no row");
+           packing.rows_read > 0          ? ": log.where leaves no row"
+           : packing.schema.format.header ? ": there is no row under the header"
+                                          : " is empty: it has no row (the schema names its columns)");
 }
 
 }  // namespace mixrec::packing
