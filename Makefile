@@ -101,6 +101,7 @@ define config_h
 #pragma once
 #define MIXREC_VERSION "$(version)"
 #define MIXREC_CUDA $(CUDA)
+#define MIXREC_CUDA_VERSION "$(if $(filter 1,$(CUDA)),$(shell $(NVCC) --version | sed -n 's/.*release \([0-9.]*\).*/\1/p'))"
 #define MIXREC_CUDA_ARCH "$(if $(filter 1,$(CUDA)),$(CUDA_ARCH))"
 #define MIXREC_ARCH "$(ARCH)"
 endef

@@ -13,9 +13,9 @@ namespace {
 thread_local const char* op_name = "";
 
 // Sources whose errors speak of what a user gave: files, configurations, options, requests, the environment.
-constexpr std::string_view kAboutUserInput[] = {"data/",          "train/",         "core/files/",
-                                                "core/cpu.",      "models/options", "models/list.",
-                                                "optim/options.", "optim/schedule."};
+constexpr std::string_view kAboutUserInput[] = {"data/",        "train/",         "core/files/",
+                                                "core/cpu.",    "core/options.",  "models/options",
+                                                "models/list.", "optim/options.", "optim/schedule."};
 
 bool is_about_user_input(std::string_view path) {
   return std::any_of(std::begin(kAboutUserInput), std::end(kAboutUserInput),

@@ -105,6 +105,7 @@ struct ModelEntry {
   std::function<std::unique_ptr<RankingModel>(const FeatureSet& spec, const std::string& options, Rng& rng)>
       build;
   std::string default_options;  // JSON text
+  std::string option_help;      // a line for each: its path, its default, what it is
 };
 
 // The entry of a model M(const FeatureSet&, const Options&, Rng&), where Options has
@@ -117,7 +118,8 @@ ModelEntry model_entry(std::string name, std::string help) {
     read_options({name, "model"}, text, options);
     return std::make_unique<ModelHolder<M>>(M(spec, options, rng));
   };
-  return {std::move(name), std::move(help), build, write_options(Options{})};
+  return {std::move(name), std::move(help), build, write_options(Options{}),
+          describe_options("model", Options{})};
 }
 
 }  // namespace mixrec

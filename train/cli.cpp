@@ -1,6 +1,7 @@
 #include "mixrec/train/cli.h"
 
 #include "mixrec/core/parallel_for.h"
+#include "mixrec/core/version.h"
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
 #include "mixrec/train/device_choice.h"
@@ -22,16 +23,29 @@ constexpr int kError = 1, kUsage = 2;
 
 constexpr const char* kExamples = R"(
 Examples:
-  mixrec simulate --rows 200000 --out demo/log              a log whose best reachable AUC is known
-  mixrec train --config examples/configs/simulated/mixformer.json --data demo/log --out demo/run
-  mixrec train --out demo/run --resume                      goes on after Ctrl-C, a crash or a kill
-  mixrec eval demo/run --split validation
-  mixrec predict demo/run --out probabilities.csv
-  mixrec score --run demo/run < requests.jsonl              probabilities of candidates, line by line
+  mixrec simulate --rows 200000 --out log       a log whose best reachable AUC is known
+  mixrec train --config examples/configs/simulated/mixformer.json --data log --out run
+  mixrec train --out run --resume               goes on after Ctrl-C, a crash or a kill
+  mixrec eval run --split validation
+  mixrec score --run run < requests.jsonl       probabilities of candidates, line by line
 
 'mixrec COMMAND --help' explains one command.)";
 
-constexpr const char* kPredictColumns = R"(
+constexpr const char* kEvalHelp = R"(
+Examples:
+  mixrec eval run                               the test rows of the data that the run was trained on
+  mixrec eval run --split validation
+  mixrec eval run --data other-log              another log with the same schema
+  mixrec eval run --device cpu                  a checkpoint has no device
+
+Prints the metrics of each task, and as one line of JSON on stdout.  It evaluates best.safetensors: the weights of
+the step that the validation rows chose, or the last ones.)";
+
+constexpr const char* kPredictHelp = R"(
+Examples:
+  mixrec predict run --out probabilities.csv    of the test rows
+  mixrec predict run --split all --data other-log --out other.csv
+
 One line per row of the log, in the log's order; rows that log.where or log.duplicates drop are absent.
 
   row      file and line: log.csv:2
@@ -40,6 +54,34 @@ One line per row of the log, in the log's order; rows that log.where or log.dupl
   click    one column per task, under its name: the probability, as the shortest text of the same f32
 
 A folder of --data needs no labels and no training rows; --split all predicts all of its rows.)";
+
+constexpr const char* kVerifyHelp = R"(
+Example:
+  mixrec verify run --rows 500
+
+Computes the same probabilities in every way there is: by request and row by row, with the user's side kept and from
+raw values, as score does.  Prints the largest differences; exit code 1 when one is larger than rounding explains.)";
+
+constexpr const char* kPrepareHelp = R"(
+Example:
+  mixrec prepare log
+
+train, eval and predict do it by themselves.  Prints the folder of the packed form: DATA/.mixrec, or below
+~/.cache/mixrec where DATA cannot be written.)";
+
+constexpr const char* kInspectHelp = R"(
+Examples:
+  mixrec inspect log
+  mixrec inspect log --json > report.json
+
+Counts, splits, labels, features and columns, and at the end warnings: what often makes a model look better or worse
+than it is.)";
+
+constexpr const char* kModelsHelp = R"(
+Examples:
+  mixrec models                                 every model, one line each, and its options
+  mixrec models mixformer                       what each of its options is
+  mixrec models --json                          lines of JSON, for programs)";
 
 std::string train_help() {
   return R"(
@@ -184,32 +226,57 @@ int guarded(const std::function<int()>& command) {
 
 }  // namespace
 
-int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_models) {
-  CLI::App app("mixrec: trains ranking models for recommendation on request-level logs.", "mixrec");
-  app.require_subcommand(1);
-  app.footer(kExamples);
+namespace {
+
+// Where the arguments of all commands are parsed to.
+struct Arguments {
   TrainArguments train;
   RunArguments eval, predict;
   DataArguments prepare, inspect;
   SimulateOptions simulate;
   ScoreArguments score;
   VerifyArguments verify;
-  add_train(*app.add_subcommand("train", "trains a model and evaluates it on the test rows"), train);
-  add_run(*app.add_subcommand("eval", "evaluates the weights that a run chose"), eval);
-  CLI::App& predict_app = *app.add_subcommand("predict", "writes the probabilities of a log's rows as CSV");
-  add_run(predict_app, predict);
-  predict_app.add_option("--out", predict.out, "CSV file to write")->required();
-  predict_app.footer(kPredictColumns);
-  add_score(*app.add_subcommand("score", "answers requests, lines of JSON, with probabilities"), score);
-  add_verify(*app.add_subcommand("verify", "compares all ways to compute a run's probabilities"), verify);
-  CLI::App& prepare_app = *app.add_subcommand("prepare", "reads a data set into its packed form, once");
-  add_data(prepare_app, prepare);
-  prepare_app.add_flag("--again", prepare.again, "even when nothing changed");
-  CLI::App& inspect_app = *app.add_subcommand("inspect", "says what is in a data set and what may bite");
-  add_data(inspect_app, inspect);
-  inspect_app.add_flag("--json", inspect.json, "as JSON");
-  add_simulate(*app.add_subcommand("simulate", "writes a log whose truth is known"), simulate);
-  app.add_subcommand("models", "lists the models and their options");
+  ModelsArguments models;
+};
+
+void add_commands(CLI::App& app, Arguments& to) {
+  const auto command = [&](const char* name, const char* help, const char* footer) -> CLI::App& {
+    CLI::App& added = *app.add_subcommand(name, help);
+    added.footer(footer);
+    return added;
+  };
+  add_train(command("train", "trains a model and evaluates it on the test rows", ""), to.train);
+  add_run(command("eval", "evaluates the weights that a run chose", kEvalHelp), to.eval);
+  CLI::App& predict = command("predict", "writes the probabilities of a log's rows as CSV", kPredictHelp);
+  add_run(predict, to.predict);
+  predict.add_option("--out", to.predict.out, "CSV file to write")->required();
+  add_score(command("score", "answers requests, lines of JSON, with probabilities", ""), to.score);
+  add_verify(command("verify", "compares all ways to compute a run's probabilities", kVerifyHelp), to.verify);
+  CLI::App& prepare = command("prepare", "reads a data set into its packed form, once", kPrepareHelp);
+  add_data(prepare, to.prepare);
+  prepare.add_flag("--again", to.prepare.again, "even when nothing changed");
+  CLI::App& inspect = command("inspect", "says what is in a data set and what may bite", kInspectHelp);
+  add_data(inspect, to.inspect);
+  inspect.add_flag("--json", to.inspect.json, "as JSON");
+  add_simulate(command("simulate", "writes a log whose truth is known", ""), to.simulate);
+  CLI::App& models = command("models", "lists the models and their options", kModelsHelp);
+  models.add_option("name", to.models.name, "of one model");
+  models.add_flag("--json", to.models.json, "as lines of JSON");
+}
+
+}  // namespace
+
+int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_models) {
+  CLI::App app("mixrec: trains ranking models for recommendation on request-level logs.", "mixrec");
+  app.require_subcommand(1);
+  app.footer(kExamples);
+  app.set_version_flag("--version", version_text());
+  Arguments arguments;
+  add_commands(app, arguments);
+  if (argc <= 1) {
+    std::fputs(app.help().c_str(), stderr);
+    return kUsage;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -217,15 +284,15 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   }
   const std::string chosen = app.get_subcommands().front()->get_name();
   return guarded([&] {
-    if (chosen == "train") return run_train(train, own_models);
-    if (chosen == "eval") return run_eval(eval, own_models);
-    if (chosen == "predict") return run_predict(predict, own_models);
-    if (chosen == "score") return run_score(score, own_models);
-    if (chosen == "verify") return run_verify(verify, own_models);
-    if (chosen == "prepare") return run_prepare(prepare);
-    if (chosen == "inspect") return run_inspect(inspect);
-    if (chosen == "simulate") return run_simulate(simulate);
-    return run_models(own_models);
+    if (chosen == "train") return run_train(arguments.train, own_models);
+    if (chosen == "eval") return run_eval(arguments.eval, own_models);
+    if (chosen == "predict") return run_predict(arguments.predict, own_models);
+    if (chosen == "score") return run_score(arguments.score, own_models);
+    if (chosen == "verify") return run_verify(arguments.verify, own_models);
+    if (chosen == "prepare") return run_prepare(arguments.prepare);
+    if (chosen == "inspect") return run_inspect(arguments.inspect);
+    if (chosen == "simulate") return run_simulate(arguments.simulate);
+    return run_models(arguments.models, own_models);
   });
 }
 

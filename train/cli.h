@@ -11,8 +11,8 @@
 
 namespace mixrec {
 
-// Runs `mixrec train|eval|predict|prepare|inspect|simulate|models` and returns the exit code: 0, 1 after an
-// error (one sentence on stderr), 2 on wrong usage, 130 or 143 after SIGINT or SIGTERM.
+// Runs `mixrec COMMAND ...` and returns the exit code: 0, 1 after an error (one sentence on stderr), 2 on wrong usage,
+// as without arguments, which prints the help; 130 or 143 after SIGINT or SIGTERM.
 int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_models = {});
 
 }  // namespace mixrec

@@ -16,10 +16,12 @@
 #include "mixrec/train/run_folder.h"
 #include "mixrec/train/serve/score_lines.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 namespace mixrec {
 
@@ -105,6 +107,22 @@ Dataset open_arguments(const DataArguments& arguments) {
   config.path = arguments.data;
   config.schema = arguments.schema;
   return open_with_progress(config, false, arguments.again);
+}
+
+// "  model.heads = 8   of tokens" and so on, as rows of "heads 8, width 32, ..." of at most 80 characters.
+std::string options_in_rows(const std::string& option_help) {
+  constexpr size_t kWidth = 80;
+  std::istringstream lines(option_help);
+  std::string rows, row;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t dot = line.find('.'), equals = line.find(" = ");
+    if (dot == std::string::npos || equals == std::string::npos) continue;
+    const std::string value = line.substr(equals + 3, line.find("  ", equals + 3) - equals - 3);
+    const std::string option = line.substr(dot + 1, equals - dot - 1) + " " + value;
+    if (!row.empty() && row.size() + option.size() + 2 > kWidth) rows += row + ",\n", row.clear();
+    row += (row.empty() ? "    " : ", ") + option;
+  }
+  return row.empty() ? rows : rows + row + "\n";
 }
 
 }  // namespace
@@ -205,10 +223,25 @@ int run_simulate(const SimulateOptions& options) {
   return 0;
 }
 
-int run_models(const std::vector<ModelEntry>& own_models) {
-  for (const auto* list : {&own_models, &model_list()})
-    for (const ModelEntry& entry : *list)
-      std::printf("%s\n  %s\n  %s\n", entry.name.c_str(), entry.help.c_str(), entry.default_options.c_str());
+int run_models(const ModelsArguments& arguments, const std::vector<ModelEntry>& own_models) {
+  std::vector<ModelEntry> shown = own_models;
+  shown.insert(shown.end(), model_list().begin(), model_list().end());
+  if (!arguments.name.empty()) shown = {find_model(arguments.name, own_models)};
+  size_t width = 0;
+  for (const ModelEntry& entry : shown) width = std::max(width, entry.name.size());
+  for (const ModelEntry& entry : shown) {
+    if (arguments.json) {
+      JsonLine line;
+      line.add("name", entry.name).add("help", entry.help).add_json("options", entry.default_options);
+      std::printf("%s\n", line.text().c_str());
+      continue;
+    }
+    std::printf(
+        "%-*s  %s\n%s", static_cast<int>(width), entry.name.c_str(), entry.help.c_str(),
+        arguments.name.empty() ? options_in_rows(entry.option_help).c_str() : entry.option_help.c_str());
+  }
+  if (!arguments.json && arguments.name.empty())
+    std::printf("\n'mixrec models NAME' explains the options of one; --set model.OPTION=VALUE sets one.\n");
   return 0;
 }
 

@@ -48,6 +48,11 @@ struct DataArguments {
   bool json = false;   // inspect: for programs
 };
 
+struct ModelsArguments {
+  std::string name;   // "" = all
+  bool json = false;  // for programs
+};
+
 // 0, or 130 and 143 after a signal.
 int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models);
 int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_models);
@@ -56,6 +61,6 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
 int run_prepare(const DataArguments& arguments);
 int run_inspect(const DataArguments& arguments);
 int run_simulate(const SimulateOptions& options);
-int run_models(const std::vector<ModelEntry>& own_models);
+int run_models(const ModelsArguments& arguments, const std::vector<ModelEntry>& own_models);
 
 }  // namespace mixrec

@@ -87,7 +87,8 @@ std::string decimals(double value, int digits) {
   return text;
 }
 
-// Why rankings of the task are missing; "" when none is.
+}  // namespace
+
 std::string missing_because(const TaskSpec& task, const BinaryMetrics& m) {
   if (m.rows == 0) return "no label of the part counts";
   if (m.fractional > 0 && !task.positive_from)
@@ -95,8 +96,6 @@ std::string missing_because(const TaskSpec& task, const BinaryMetrics& m) {
   if (std::isnan(m.auc)) return m.positives > 0 ? "all rows are positive" : "no row is positive";
   return std::isnan(m.user.mean) ? "no user has both classes" : "";
 }
-
-}  // namespace
 
 std::string metrics_text(const TaskSpec& task, const BinaryMetrics& m) {
   std::string text = task.name;

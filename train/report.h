@@ -33,6 +33,8 @@ std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, con
 // "is_click  AUC .7481  UAUC .6353 (4321 users)  log loss .5870  NE .912  calibration 1.003  35755 rows"; "-" stands
 // for a metric that the rows do not determine, and the line then ends with the reason.
 std::string metrics_text(const TaskSpec& task, const BinaryMetrics& metrics);
+// That reason; "" where every metric is determined.
+std::string missing_because(const TaskSpec& task, const BinaryMetrics& metrics);
 
 // What a simulated log says of its test rows.
 struct SimulatedBounds {

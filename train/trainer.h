@@ -70,7 +70,6 @@ class Trainer {
   EvaluateOptions evaluate_options(TrainedOn trained_on) const;
   TrainedOn final_trained_on() const;
   double seconds() const;
-  void report_simulated(const FitResult& result);
   std::string result_json(const FitResult& result) const;
 
   RankingModel& model_;

@@ -8,6 +8,7 @@
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
 #include "mixrec/train/signals.h"
+#include "mixrec/train/summary.h"
 #include "mixrec/train/trainer.h"
 
 #include <algorithm>
@@ -200,30 +201,12 @@ FitResult Trainer::finish() {
   result.seconds = seconds();
   result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
   result.json = result_json(result);
-  for (size_t t = 0; t < result.test.size(); ++t)
-    progress_.say("test " + metrics_text(data_.spec().tasks[t], result.test[t]));
-  report_simulated(result);
-  progress_.say(concat_message(count_text(static_cast<double>(state_.samples)), " rows trained on in ",
-                               clock_text(state_.train_seconds), ", ", clock_text(result.seconds),
-                               " in all"));
   if (folder_) {
     write_features(data_, final_trained_on(), folder_->features_path());
     write_file_atomically(folder_->result_path(), result.json + "\n");
   }
+  progress_.say(summary_text(options_.config, data_.spec().tasks, result, options_.out));
   return result;
-}
-
-void Trainer::report_simulated(const FitResult& result) {
-  SimulatedBounds bounds;
-  if (!read_simulated_bounds(options_.config.data.path, bounds)) return;
-  for (size_t t = 0; t < result.test.size(); ++t) {
-    if (data_.spec().tasks[t].name != bounds.task || std::isnan(result.test[t].auc)) continue;
-    char text[160];
-    std::snprintf(text, sizeof text,
-                  "popularity alone %.4f, true probabilities %.4f: %.0f %% of the way from one to the other",
-                  bounds.floor_auc, bounds.bayes_auc, 100 * bounds.share(result.test[t].auc));
-    progress_.say(text);
-  }
 }
 
 std::string Trainer::result_json(const FitResult& result) const {

@@ -1,0 +1,78 @@
+#include "mixrec/train/summary.h"
+
+#include "mixrec/train/progress.h"
+#include "mixrec/train/report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace mixrec {
+
+namespace {
+
+std::string decimals(double value, int count) {
+  if (!std::isfinite(value)) return "-";
+  char text[40];
+  std::snprintf(text, sizeof text, "%.*f", count, value);
+  return text;
+}
+
+std::string cell(std::string text, size_t width) {
+  text.resize(std::max(text.size(), width), ' ');
+  return text + "  ";
+}
+
+std::string row(const std::string& name, size_t width, const std::string& auc, const std::string& uauc,
+                const std::string& log_loss, const std::string& calibration, const std::string& rows) {
+  return cell(name, width) + cell(auc, 6) + cell(uauc, 6) + cell(log_loss, 8) + cell(calibration, 11) + rows +
+         "\n";
+}
+
+std::string metrics_table(const std::vector<TaskSpec>& tasks, const std::vector<BinaryMetrics>& test) {
+  size_t width = 4;
+  for (const TaskSpec& task : tasks) width = std::max(width, task.name.size());
+  std::string text = row("test", width, "AUC", "UAUC", "log loss", "calibration", "rows");
+  for (size_t t = 0; t < test.size(); ++t) {
+    const BinaryMetrics& m = test[t];
+    text += row(tasks[t].name, width, decimals(m.auc, 4), decimals(m.user.mean, 4), decimals(m.log_loss, 4),
+                decimals(m.calibration, 3), std::to_string(m.rows));
+    if (const std::string why = missing_because(tasks[t], m); !why.empty()) text += "  " + why + "\n";
+  }
+  return text;
+}
+
+std::string bounds_text(const SimulatedBounds& bounds, double auc) {
+  char text[240];
+  std::snprintf(text, sizeof text,
+                "This log is simulated: of %s, popularity alone has an AUC of %.4f and the\n"
+                "true probabilities %.4f.  The model came %.0f %% of the way from one to the other.\n",
+                bounds.task.c_str(), bounds.floor_auc, bounds.bayes_auc, 100 * bounds.share(auc));
+  return text;
+}
+
+}  // namespace
+
+std::string summary_text(const Config& config, const std::vector<TaskSpec>& tasks, const FitResult& result,
+                         const std::string& out) {
+  std::string text = config.model.name + ", " + count_text(static_cast<double>(result.parameters)) +
+                     " parameters: " + std::to_string(result.steps) + " steps, " +
+                     count_text(result.samples_per_second) + " samples/s, " + clock_text(result.seconds) +
+                     " in all\n";
+  if (!result.test.empty()) text += metrics_table(tasks, result.test);
+  SimulatedBounds bounds;
+  if (read_simulated_bounds(config.data.path, bounds))
+    for (size_t t = 0; t < result.test.size(); ++t)
+      if (tasks[t].name == bounds.task && std::isfinite(result.test[t].auc))
+        text += bounds_text(bounds, result.test[t].auc);
+  if (!out.empty())
+    text += "In " + out +
+            ":\n"
+            "  result.json        this result, also the one line on stdout\n"
+            "  best.safetensors   the chosen weights, which eval, predict and score read\n"
+            "  config.json        the configuration;  metrics.jsonl, events.*: its course\n";
+  text.pop_back();
+  return text;
+}
+
+}  // namespace mixrec
