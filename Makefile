@@ -9,6 +9,7 @@ CXX     ?= g++
 PREFIX  ?= /usr/local
 DEBUG   ?= 0
 SANITIZE ?=
+COVERAGE ?=
 JOBS    ?= $(shell nproc 2>/dev/null || echo 2)
 
 # With CUDA when the compiler and a card are here, so that a machine without a card builds fast.
@@ -22,7 +23,7 @@ ifeq ($(NVCC),)
 $(error CUDA=1, but there is no nvcc: install the CUDA Toolkit (apt-get install nvidia-cuda-toolkit, or NVIDIA's), name it with NVCC=, or build with CUDA=0)
 endif
 endif
-MAKEFLAGS += -j$(JOBS) --no-print-directory
+MAKEFLAGS += $(if $(filter 0,$(MAKELEVEL)),-j$(JOBS)) --no-print-directory
 
 rooms   := core autograd ops nn models optim data train
 # Every file of a kind under some folders, at any depth.
@@ -30,7 +31,7 @@ files    = $(sort $(shell find $(1) -type f -name '$(2)'))
 sources := $(call files,$(rooms),*.cpp)
 cuda_sources := $(if $(filter 1,$(CUDA)),$(call files,$(rooms),*.cu))
 library_sources := $(filter-out train/main.cpp,$(sources)) $(cuda_sources)
-test_sources    := $(filter-out tests/bench/% tests/oracle/% tests/faults/%,$(call files,tests,*.cpp))
+test_sources    := $(filter-out tests/bench/% tests/oracle/% tests/faults/% tests/install/%,$(call files,tests,*.cpp))
 bench_sources   := $(sort $(wildcard tests/bench/*.cpp))
 example_sources := $(sort $(wildcard examples/*.cpp))
 
@@ -45,7 +46,9 @@ optimise := $(if $(filter 1,$(DEBUG)),-O1 -g,-O3) $(if $(SANITIZE),-fsanitize=$(
 # Numbers are computed in core, ops and optim, batches are assembled in data/batch_builder.cpp.  Everything else is
 # compiled for build time.
 optimise_lightly := $(if $(SANITIZE),$(optimise),-O1)
-optimise_for = $(if $(filter core/% ops/% optim/% data/batch_builder.cpp,$(1)),$(optimise),$(optimise_lightly))
+computing    = $(filter-out core/files/% core/options.cpp core/print%,$(filter core/% ops/% optim/% data/batch_builder.cpp,$(1)))
+covered      = $(if $(COVERAGE),$(if $(filter-out tests/%,$(1)),--coverage -fprofile-update=atomic))
+optimise_for = $(if $(call computing,$(1)),$(optimise),$(optimise_lightly)) $(call covered,$(1))
 # Under sanitizers GCC 12 sees uninitialised members inside <regex>.
 warnings := -Wall -Wextra -Wno-psabi $(if $(SANITIZE),-Wno-maybe-uninitialized) $(if $(CI),-Werror)
 # The whole library is built for ARCH; files named *_avx2 and *_avx512 go above it, and run only
@@ -55,7 +58,7 @@ maths    := -fno-math-errno -fno-trapping-math -ffp-contract=fast
 # No path of the machine that builds gets into what is built.
 prefix_map := -ffile-prefix-map=$(BUILD)/include/mixrec/= -ffile-prefix-map=$(CURDIR)=.
 CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) $(prefix_map) -I$(BUILD)/include -I$(BUILD)/generated
-LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(if $(COVERAGE),--coverage)
 LDLIBS   += -lpthread
 # Compressed logs, where the libraries are here: ZLIB=0 and ZSTD=0 build without.
 has_header = $(shell printf '\#include <%s>\n' $(1) | $(CXX) -E -xc++ - >/dev/null 2>&1 && echo 1 || echo 0)
@@ -87,7 +90,8 @@ help:
 	@echo "make bench           JSON lines: products, ops, training steps"
 	@echo "make gpu-test        on a machine with a card: every test there, then compute-sanitizer;  make gpu-bench"
 	@echo "make examples        the programs of examples/"
-	@echo "make lint format     rules of the code;  make install PREFIX=DIR"
+	@echo "make lint format     rules of the code;  make tidy: clang-tidy;  make coverage: lines that the tests run"
+	@echo "make install PREFIX=DIR   headers, library, command line;  make install-test: programs that use them"
 	@echo "BUILD=DIR puts everything elsewhere than build/;  ARCH=x86-64-v2 builds for older processors"
 	@echo "CUDA=1 or 0 builds with CUDA or without (default: as nvcc and a card are here);  CUDA_ARCH=90a"
 
@@ -128,7 +132,9 @@ $(call write,$(BUILD)/generated/mixrec/config.h,$(config_h))
 $(call write,$(BUILD)/generated/mixrec/commit.h,$(commit_h))
 $(call write,$(BUILD)/generated/mixrec/compression.h,$(compression_h))
 # Objects of other flags are of no use.
-$(call write,$(BUILD)/generated/flags,$(lastword $(CXX)) $(ARCH) debug $(DEBUG) sanitize $(SANITIZE))
+$(call write,$(BUILD)/generated/flags,$(lastword $(CXX)) $(ARCH) debug $(DEBUG) sanitize $(SANITIZE) coverage $(COVERAGE))
+# So are archives of other objects: with CUDA or without, before a file went.
+$(call write,$(BUILD)/generated/objects,$(library_sources))
 endif
 
 # "[12/130] ops/gemm/gemm.cpp" for each file that is compiled or linked; with V=1 the commands themselves.  A dry run
@@ -180,9 +186,9 @@ $(BUILD)/obj/%.cu.o: %.cu $(prepared)
 	$(quiet)mkdir -p $(@D) && $(NVCC) -ccbin $(CXX_FOR_NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 # D: without times and owners, so that equal objects are an equal archive.
-$(library): $(call object,$(library_sources))
+$(library): $(call object,$(library_sources)) $(BUILD)/generated/objects
 	$(call step,$@)
-	$(quiet)rm -f $@ && ar rcsD $@ $^
+	$(quiet)rm -f $@ && ar rcsD $@ $(filter %.o,$^)
 $(binary): $(call object,train/main.cpp) $(library)
 	$(call step,$@)
 	$(link)
@@ -205,8 +211,8 @@ test: $(tests)
 .PHONY: test-ops
 op_tests := $(BUILD)/tests/run_ops
 $(op_tests): $(call object,$(filter tests/op_cases% tests/expected% tests/op_test.cpp tests/main.cpp,$(test_sources))) $(library)
-	@mkdir -p $(@D)
-	$(CXX) $^ $(LDFLAGS) $(LDLIBS) -o $@
+	$(call step,$@)
+	$(link)
 test-ops: $(op_tests)
 	MIXREC_OP=$(OP) $(op_tests)
 
@@ -233,28 +239,58 @@ asan:
 	$(MAKE) BUILD=$(BUILD)-asan SANITIZE=address,undefined DEBUG=1 test-build
 	OMP_NUM_THREADS=2 ASAN_OPTIONS=detect_leaks=0 $(BUILD)-asan/tests/run_tests
 
+# Lines that the suite runs, by folder; docs/coverage.md keeps what came of it.
+.PHONY: coverage
+coverage:
+	$(MAKE) BUILD=$(BUILD)-coverage COVERAGE=1 DEBUG=1 CUDA=0 test-build
+	find $(BUILD)-coverage -name '*.gcda' -delete
+	$(BUILD)-coverage/tests/run_tests
+	tests/coverage.sh $(BUILD)-coverage
+
+# What clang-tidy finds with the list in .clang-tidy; FILES= looks at some only.
+.PHONY: tidy
+FILES ?= $(filter-out %_avx2.cpp %_avx512.cpp,$(sources))
+tidy: | $(BUILD)/packages
+	@command -v clang-tidy >/dev/null || { echo "make tidy needs clang-tidy: apt-get install clang-tidy"; exit 1; }
+	@printf '%s\n' $(FILES) | xargs -P $(JOBS) -n 1 sh -c 'clang-tidy --quiet --warnings-as-errors="*" $$0 -- $(filter-out -fopenmp,$(CXXFLAGS)) -fopenmp=libomp $(arch) 2>/dev/null || { echo "tidy: $$0"; exit 255; }'
+	@echo "tidy: ok"
+
 # A log whose best reachable AUC is known, or yours: DATA=DIR with a schema.json, or a KuaiRand folder.
 .PHONY: demo
 demo_log := $(BUILD)/demo/log
 ifdef DATA
-demo_train = --data $(DATA) --config $(if $(wildcard $(DATA)/bounds.json),examples/configs/simulated,examples/configs/kuairand)/mixformer.json
+demo_data   := $(DATA)
+demo_config := examples/configs/$(if $(wildcard $(DATA)/bounds.json),simulated,kuairand)/mixformer.json
 else
-demo_train = --data $(demo_log) --config examples/configs/simulated/mixformer.json
+demo_data   := $(demo_log)
+demo_config := examples/configs/simulated/mixformer.json
 endif
+demo_train := $(binary) train --data $(demo_data) --config $(demo_config) --out $(BUILD)/demo/run
 demo: $(binary) $(if $(DATA),,$(demo_log)/schema.json)
 	@rm -rf $(BUILD)/demo/run
-	$(binary) train $(demo_train) --out $(BUILD)/demo/run
+	@echo '$$ $(demo_train)'
+	@$(demo_train) >/dev/null
+	@printf '%s\n' '' 'To try next:' \
+	  '  $(binary) train --data $(demo_data) --config $(dir $(demo_config))mlp.json --out $(BUILD)/demo/mlp' \
+	  '                                      an MLP on the same log, for comparison' \
+	  '  $(binary) eval $(BUILD)/demo/run --split validation' \
+	  '  $(binary) inspect $(demo_data)     what is in the log, and what is likely to bite' \
+	  '  $(binary) models                    the models;  $(binary) --help: the commands' \
+	  '  make demo DATA=DIR                  a log of your own: docs/schema.md says how to describe it'
 $(demo_log)/schema.json: $(binary)
-	$(binary) simulate --rows 250000 --out $(demo_log) --again
+	@echo '$$ $(binary) simulate --rows 250000 --out $(demo_log)'
+	@$(binary) simulate --rows 250000 --out $(demo_log) --again
 
 .PHONY: bench examples
 bench: $(benches)
 	@for bench in $(filter-out %/gpu_bench %/gpu_serve_bench,$(benches)); do $$bench || exit 1; done
 examples: $(examples)
 
-.PHONY: lint lint-headers lint-isa
-lint: lint-headers lint-isa
+.PHONY: lint lint-headers lint-isa lint-links
+lint: lint-headers lint-isa lint-links
 	tests/lint.sh
+lint-links:
+	@tests/links.sh
 # Every header compiles alone.
 lint-headers: | $(BUILD)/packages
 	@printf '%s\n' $(call files,$(rooms),*.h) | xargs -P $(JOBS) -I{} sh -c \
@@ -268,27 +304,33 @@ lint-isa: $(isa_objects)
 	    { printf '%s shares inline functions with the rest of the program:\n%s\n' "$$object" "$$shared"; exit 1; }; \
 	done; echo "lint-isa: $(words $^) objects above the baseline share nothing"
 
-# Headers, library, binary, pkg-config and CMake files.
-.PHONY: install
+# The public headers, which are what mixrec.h reaches, the library, the command line, and files for pkg-config and CMake.
+.PHONY: install install-test
+root    := $(DESTDIR)$(PREFIX)
+other_libraries := $(filter-out -lcublasLt -lcudart_static,$(LDLIBS))
+fill     = sed -e 's|@prefix@|$(PREFIX)|; s|@version@|$(version)|; s|@cuda@|$(CUDA)|; s|@libraries@|$(LDLIBS)|' \
+  -e 's|@other_libraries@|$(filter-out -L% -Wl$(comma)% -lpthread,$(other_libraries))|' packaging/$(1).in > $(2)/$(1)
 install: $(library) $(binary)
-	@for header in $(call files,$(rooms),*.h); do \
-	  install -D -m 644 $$header $(DESTDIR)$(PREFIX)/include/mixrec/$$header || exit 1; done
-	@install -m 644 $(BUILD)/generated/mixrec/config.h $(DESTDIR)$(PREFIX)/include/mixrec/config.h
-	@install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/lib/cmake/mixrec $(DESTDIR)$(PREFIX)/bin
-	@install -m 644 $(library) $(DESTDIR)$(PREFIX)/lib && install -m 755 $(binary) $(DESTDIR)$(PREFIX)/bin
-	@printf 'prefix=%s\nName: mixrec\nDescription: deep learning for recommender ranking models\nVersion: %s\nCflags: -std=c++20 -I$${prefix}/include\nLibs: -L$${prefix}/lib -lmixrec -fopenmp -lpthread %s\n' \
-	  '$(PREFIX)' '$(version)' '$(compressors)' > $(DESTDIR)$(PREFIX)/lib/pkgconfig/mixrec.pc
-	@printf '%s\n' 'find_package(OpenMP REQUIRED)' 'get_filename_component(_prefix "$${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)' \
-	  'add_library(mixrec::mixrec STATIC IMPORTED)' \
-	  'set_target_properties(mixrec::mixrec PROPERTIES IMPORTED_LOCATION "$${_prefix}/lib/libmixrec.a"' \
-	  '  INTERFACE_INCLUDE_DIRECTORIES "$${_prefix}/include" INTERFACE_COMPILE_FEATURES cxx_std_20' \
-	  '  INTERFACE_LINK_LIBRARIES "OpenMP::OpenMP_CXX$(patsubst -l%,;%,$(subst $() ,,$(compressors)))")' > $(DESTDIR)$(PREFIX)/lib/cmake/mixrec/mixrecConfig.cmake
-	@echo "installed in $(DESTDIR)$(PREFIX)"
+	@rm -rf $(root)/include/mixrec
+	@install -d $(root)/include/mixrec $(root)/lib/pkgconfig $(root)/lib/cmake/mixrec $(root)/bin
+	@$(CXX) $(CXXFLAGS) -MM mixrec.h | tr -d '\\' | tr -s ' ' '\n' | sed -n 's|^$(BUILD)/include/mixrec/||p' | sort -u | \
+	  while read -r header; do install -D -m 644 $$header $(root)/include/mixrec/$$header || exit 1; done
+	@install -m 644 mixrec.h $(BUILD)/generated/mixrec/config.h $(root)/include/mixrec
+	@install -m 644 $(library) $(root)/lib && install -m 755 $(binary) $(root)/bin
+	@$(call fill,mixrec.pc,$(root)/lib/pkgconfig)
+	@$(call fill,mixrecConfig.cmake,$(root)/lib/cmake/mixrec)
+	@$(call fill,mixrecConfigVersion.cmake,$(root)/lib/cmake/mixrec)
+	@echo "installed in $(root)"
+# Programs outside the tree, by pkg-config and by CMake.
+install-test: $(library) $(binary)
+	@rm -rf $(BUILD)/installed
+	@$(MAKE) install PREFIX=$(abspath $(BUILD)/installed) DESTDIR=
+	@tests/install/run.sh $(abspath $(BUILD)/installed) $(version)
 
 .PHONY: format clean
 format:
 	clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

@@ -16,7 +16,7 @@ declare -A may=(
   [train]="core autograd ops nn models optim data train"
 )
 for room in "${!may[@]}"; do
-  allowed=$(printf '%s' "${may[$room]} config.h commit.h" | tr ' ' '|')
+  allowed=$(printf '%s' "${may[$room]} config.h commit.h compression.h" | tr ' ' '|')
   hits=$(grep -rnE '#include "mixrec/' "$room" --include='*.h' --include='*.cpp' --include='*.cu' --include='*.cuh' |
     grep -vE "#include \"mixrec/($allowed)[/\"]")
   [ -n "$hits" ] && complain "$room/ may include only: ${may[$room]}

@@ -43,12 +43,12 @@ std::string metrics_table(const std::vector<TaskSpec>& tasks, const std::vector<
 }
 
 std::string bounds_text(const SimulatedBounds& bounds, double auc) {
-  char text[240];
-  std::snprintf(text, sizeof text,
-                "This log is simulated: of %s, popularity alone has an AUC of %.4f and the\n"
-                "true probabilities %.4f.  The model came %.0f %% of the way from one to the other.\n",
-                bounds.task.c_str(), bounds.floor_auc, bounds.bayes_auc, 100 * bounds.share(auc));
-  return text;
+  std::string text = "This log is simulated: for " + bounds.task + ", popularity alone has an AUC of " +
+                     decimals(bounds.floor_auc, 4) + " and the\ntrue probabilities " +
+                     decimals(bounds.bayes_auc, 4) + ".  ";
+  const double share = bounds.share(auc);
+  if (!(share > 0)) return text + "The model is no better than popularity.\n";
+  return text + "The model came " + decimals(100 * share, 0) + " % of the way from one to the other.\n";
 }
 
 }  // namespace
