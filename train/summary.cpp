@@ -43,8 +43,8 @@ std::string metrics_table(const std::vector<TaskSpec>& tasks, const std::vector<
 }
 
 std::string bounds_text(const SimulatedBounds& bounds, double auc) {
-  std::string text = "This log is simulated: for " + bounds.task + ", popularity alone has an AUC of " +
-                     decimals(bounds.floor_auc, 4) + " and the\ntrue probabilities " +
+  std::string text = "The log is simulated: for " + bounds.task + ", popularity alone has an AUC of " +
+                     decimals(bounds.floor_auc, 4) + "\nand the true probabilities " +
                      decimals(bounds.bayes_auc, 4) + ".  ";
   const double share = bounds.share(auc);
   if (!(share > 0)) return text + "The model is no better than popularity.\n";
