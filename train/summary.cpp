@@ -43,9 +43,9 @@ std::string metrics_table(const std::vector<TaskSpec>& tasks, const std::vector<
 }
 
 std::string bounds_text(const SimulatedBounds& bounds, double auc) {
-  std::string text = "The log is simulated: for " + bounds.task + ", popularity alone has an AUC of " +
-                     decimals(bounds.floor_auc, 4) + "\nand the true probabilities " +
-                     decimals(bounds.bayes_auc, 4) + ".  ";
+  const std::string text = "The log is simulated: for " + bounds.task + ", popularity alone has AUC " +
+                           decimals(bounds.floor_auc, 4) + ", the true\nprobabilities " +
+                           decimals(bounds.bayes_auc, 4) + ".  ";
   const double share = bounds.share(auc);
   if (!(share > 0)) return text + "The model is no better than popularity.\n";
   return text + "The model came " + decimals(100 * share, 0) + " % of the way from one to the other.\n";
