@@ -110,7 +110,8 @@ ModelEntry stack_entry(std::string name, std::string help, const StackOptions& d
     read_options({"", "model"}, text, options);
     return std::make_unique<ModelHolder<Stack>>(Stack(spec, options, rng));
   };
-  return {std::move(name), std::move(help), build, write_options(defaults)};
+  return {std::move(name), std::move(help), build, write_options(defaults),
+          describe_options("model", defaults)};
 }
 
 }  // namespace mixrec
