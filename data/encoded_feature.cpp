@@ -55,19 +55,29 @@ void EncodedFeature::put_number(double value, Cells& to) const {
   }
 }
 
+void EncodedFeature::put_row(int64_t row, Cells& to) {
+  to.ids.push_back(row);
+  to.unknown += row == kUnknownRow;
+}
+
 // A cell of a file that is not empty.
 void EncodedFeature::put_cell(std::string_view text, Cells& to) const {
   if (is_number()) return put_number(number_of(std::string(text)), to);
-  if (!is_list()) return to.ids.push_back(row_of(text));
+  if (!is_list()) return put_row(row_of(text), to);
   for_each_element(text, rule.list_separator,
-                   [&](std::string_view element) { to.ids.push_back(row_of(element)); });
+                   [&](std::string_view element) { put_row(row_of(element), to); });
   to.end_row();
 }
 
 void EncodedFeature::put_missing(Cells& to) const {
   if (rule.rate) return to.values.push_back(standardised(numbers[2], false, numbers[0], numbers[1]));
   if (!rule.part.empty()) return to.ids.push_back(kUnknownRow);
-  if (rule.missing && !rule.missing->empty()) return put_cell(*rule.missing, to);
+  if (rule.missing && !rule.missing->empty()) {
+    const int64_t given = to.unknown;
+    put_cell(*rule.missing, to);
+    to.unknown = given;
+    return;
+  }
   if (is_number()) return put_number(std::numeric_limits<double>::quiet_NaN(), to);
   if (is_list()) return to.end_row();
   to.ids.push_back(row_of(""));
@@ -87,7 +97,7 @@ void EncodedFeature::put(const Value& value, Cells& to) const {
   if (text && text->empty()) return put_missing(to);
   if (const auto* list = std::get_if<std::vector<std::string>>(&value)) {
     MR_CHECK(is_list(), shown(value), " is a list, the feature has one value");
-    for (const std::string& element : *list) to.ids.push_back(row_of(element));
+    for (const std::string& element : *list) put_row(row_of(element), to);
     return to.end_row();
   }
   if (!rule.part.empty() || rule.matches) return put_whole(number_of(value), to);
@@ -98,12 +108,15 @@ void EncodedFeature::put(const Value& value, Cells& to) const {
 
 void EncodedFeature::put_entity(const std::string& id, uint32_t number, Cells& to) const {
   if (of_entity && !id.empty()) return put_cell(id, to);
-  if (of_entity || number == Dictionary::kNone) return put_missing(to);
+  if (of_entity || number == Dictionary::kNone) {
+    to.unknown += !id.empty();
+    return put_missing(to);
+  }
   if (spec().kind == FeatureKind::numeric) return to.values.push_back(stored.values.at(number));
-  if (!is_list()) return to.ids.push_back(stored.ids.at(number));
+  if (!is_list()) return put_row(stored.ids.at(number), to);
   const uint64_t list = stored.ids.at(number);
   for (uint64_t e = stored.list_offsets.at(list), end = stored.list_offsets.at(list + 1); e < end; ++e)
-    to.ids.push_back(stored.list_elements.at(e));
+    put_row(stored.list_elements.at(e), to);
   to.end_row();
 }
 

@@ -21,6 +21,7 @@ struct Cells {
   FeatureKind kind;
   std::vector<int64_t> ids, offsets{0};
   std::vector<float> values;
+  int64_t unknown = 0;  // values that were given and have no row of their own
 };
 
 // Every put appends one row, or throws a sentence about the value.
@@ -41,6 +42,7 @@ struct EncodedFeature : ExportedFeature {
   int64_t row_of(std::string_view text) const;
   void put_number(double value, Cells& to) const;
   void put_cell(std::string_view text, Cells& to) const;
+  static void put_row(int64_t row, Cells& to);
   void put_whole(double value, Cells& to) const;
 };
 

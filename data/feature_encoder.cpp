@@ -44,6 +44,10 @@ struct FeatureEncoder::Impl {
   explicit Impl(const std::string& folder);
 
   int64_t milliseconds(const Value& value) const;
+  // From a moment to the time whose days are counted.
+  int64_t day_offset() const {
+    return counts_from_utc(rules.time_format) ? std::llround(rules.utc_offset_hours * 3'600'000) : 0;
+  }
   bool counts_matches() const {
     return std::any_of(features.begin(), features.end(),
                        [](const EncodedFeature& f) { return f.rule.matches; });
@@ -131,8 +135,8 @@ void about(const F& where, const auto& encode) {
 
 class RequestEncoder {
  public:
-  RequestEncoder(const FeatureEncoder::Impl& of, const ScoreRequest& request, bool whole)
-      : of_(of), request_(request), whole_(whole) {}
+  RequestEncoder(const FeatureEncoder::Impl& of, const ScoreRequest& request, bool whole, EncodeNotes* notes)
+      : of_(of), request_(request), whole_(whole), notes_(notes ? *notes : unasked_) {}
 
   RequestBatch encode() {
     MR_CHECK(!request_.candidates.empty(), "the request has no candidate");
@@ -185,13 +189,39 @@ class RequestEncoder {
       const auto named = request_.histories.find(histories[h].name);
       const std::vector<Event>& events = named == request_.histories.end() ? request_.history : named->second;
       const auto length = static_cast<size_t>(histories[h].max_length);
-      events_[h] = {events.data(), events.size()};
-      if (events.size() > length) events_[h] = events_[h].last(length);
       given_.push_back(events.data());
+      events_[h] = before_request(h, events);
+      if (events_[h].size() > length) events_[h] = events_[h].last(length);
       for (const Event& event : events_[h])
         check_names(event.values, of_.event_names[h], [&] { return event_place(h, event); });
       if (whole_) batch_.histories.push_back(history(h));
     }
+  }
+
+  // The events that training would show the model: those before the request's day or time.
+  std::span<const Event> before_request(size_t h, const std::vector<Event>& events) const {
+    if (now_ == kNoTime) return events;
+    size_t visible = events.size();
+    int64_t last = kNoTime;
+    for (size_t e = 0; e < events.size(); ++e)
+      if (events[e].time && !is_before_request(event_time(h, events[e], last)))
+        visible = std::min(visible, e);
+    if (visible < events.size())
+      notes_.later_events[of_.spec.histories[h].name] += static_cast<int64_t>(events.size() - visible);
+    return std::span(events).first(visible);
+  }
+
+  bool is_before_request(int64_t time) const {
+    if (of_.rules.snapshot == Snapshot::time) return time < now_;
+    return day_of(time + of_.day_offset()) < day_of(now_ + of_.day_offset());
+  }
+
+  // Of an event that has one; `last` is the time of the event before it, and becomes this one.
+  int64_t event_time(size_t h, const Event& event, int64_t& last) const {
+    int64_t then = 0;
+    about([&] { return event_place(h, event) + ", time"; }, [&] { then = of_.milliseconds(*event.time); });
+    MR_CHECK(then >= last, event_place(h, event), " is older than the one before it; the oldest goes first");
+    return last = then;
   }
 
   std::string event_place(size_t h, const Event& event) const {
@@ -215,8 +245,8 @@ class RequestEncoder {
   // Row 1 + value, as in the packed form; 0 where the event does not say.
   int64_t signal_row(size_t h, const Event& event, const std::string& signal) const {
     const Value* value = find(event.values, signal);
-    double number = -1;
     const auto* text = value ? std::get_if<std::string>(value) : nullptr;
+    double number = -1;
     if (value && !(text && text->empty()))
       about([&] { return event_place(h, event) + ", signal '" + signal + "'"; },
             [&] {
@@ -232,7 +262,11 @@ class RequestEncoder {
     const auto count = static_cast<int64_t>(events_[h].size());
     HistoryBatch batch;
     batch.offsets = Tensor::from({int64_t{0}, count}, {2});
-    for (const size_t f : rule.features) batch.columns.push_back(event_cells(h, f).column());
+    for (const size_t f : rule.features) {
+      const Cells cells = event_cells(h, f);
+      note_unknown(f, cells);
+      batch.columns.push_back(cells.column());
+    }
     const auto add = [&](const auto& row_of) {
       const int64_t rows = rule.spec.features[batch.columns.size()].rows;
       std::vector<int64_t> ids;
@@ -252,17 +286,13 @@ class RequestEncoder {
 
   int64_t gap(size_t h, const Event& event, int64_t& last) const {
     if (!event.time) return kUnknownRow;
-    int64_t then = 0;
-    about([&] { return event_place(h, event) + ", time"; }, [&] { then = of_.milliseconds(*event.time); });
-    MR_CHECK(then >= last, event_place(h, event), " is older than the one before it; the oldest goes first");
-    last = then;
+    const int64_t then = event_time(h, event, last);
     return now_ == kNoTime ? kUnknownRow : gap_row(now_ - then);
   }
 
   void put_time(const EncodedFeature& feature, Cells& to) const {
     if (now_ == kNoTime) return feature.put_missing(to);
-    const int64_t moved =
-        counts_from_utc(of_.rules.time_format) ? std::llround(of_.rules.utc_offset_hours * 3'600'000) : 0;
+    const int64_t moved = of_.day_offset();
     to.ids.push_back(feature.rule.part == "hour" ? hour_row(now_ + moved)
                                                  : weekday_row(day_of(now_ + moved)));
   }
@@ -291,7 +321,12 @@ class RequestEncoder {
       about([&] { return concat_message("candidate ", c, ", feature '", name, "'"); },
             [&] { put(own ? own : of_all, candidate.item, items_[c]); });
     }
+    note_unknown(f, cells);
     batch_.features[f] = cells.column();
+  }
+
+  void note_unknown(size_t f, const Cells& cells) const {
+    if (cells.unknown > 0) notes_.unknown[of_.features[f].spec().name] += cells.unknown;
   }
 
   // Counts where no value was given: 1 + how many events share a known value of the key, capped.
@@ -326,6 +361,8 @@ class RequestEncoder {
   const FeatureEncoder::Impl& of_;
   const ScoreRequest& request_;
   const bool whole_;
+  EncodeNotes unasked_;
+  EncodeNotes& notes_;
   RequestBatch batch_;
   int64_t now_ = kNoTime;
   std::vector<uint32_t> items_;
@@ -342,11 +379,11 @@ const std::string& FeatureEncoder::user_column() const { return impl_->rules.use
 const std::string& FeatureEncoder::item_column() const { return impl_->rules.item_column; }
 bool FeatureEncoder::counts_matches() const { return impl_->counts_matches(); }
 
-RequestBatch FeatureEncoder::encode(const ScoreRequest& request) const {
-  return RequestEncoder(*impl_, request, true).encode();
+RequestBatch FeatureEncoder::encode(const ScoreRequest& request, EncodeNotes* notes) const {
+  return RequestEncoder(*impl_, request, true, notes).encode();
 }
-RequestBatch FeatureEncoder::encode_candidates(const ScoreRequest& request) const {
-  return RequestEncoder(*impl_, request, false).encode();
+RequestBatch FeatureEncoder::encode_candidates(const ScoreRequest& request, EncodeNotes* notes) const {
+  return RequestEncoder(*impl_, request, false, notes).encode();
 }
 
 }  // namespace mixrec

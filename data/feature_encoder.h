@@ -59,6 +59,15 @@ struct ScoreRequest {
   std::vector<Candidate> candidates = {};
 };
 
+// What an encoder did not know of a request, or left out of it.
+struct EncodeNotes {
+  // By feature: values of the request, its candidates and events that were given and have no row of their own.
+  std::map<std::string, int64_t> unknown;
+  // By history: events that do not lie before the request's day, or before its time (Schema::snapshot).  Training never
+  // shows a model such events, so they are left out.
+  std::map<std::string, int64_t> later_events;
+};
+
 // Writes all that FeatureEncoder needs into `folder`, whole or not at all: features.json, vocabularies, the tables of
 // users and items.  `trained_on` says which rows the model knows.
 void write_features(const Dataset& data, TrainedOn trained_on, const std::string& folder);
@@ -74,11 +83,11 @@ class FeatureEncoder {
   bool counts_matches() const;
 
   // A batch of one request.  Throws, naming the candidate or event, the feature and the value, on an unknown
-  // feature, a value of a wrong type, times that fall, and when there is no candidate.  Thread-safe.
-  RequestBatch encode(const ScoreRequest& request) const;
+  // feature, a value of a wrong type, times that fall, and when there is no candidate.  Adds to `notes`.  Thread-safe.
+  RequestBatch encode(const ScoreRequest& request, EncodeNotes* notes = nullptr) const;
 
   // The same without user features and, unless they are counted, histories: those columns are undefined.
-  RequestBatch encode_candidates(const ScoreRequest& request) const;
+  RequestBatch encode_candidates(const ScoreRequest& request, EncodeNotes* notes = nullptr) const;
 
   struct Impl;
 

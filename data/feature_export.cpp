@@ -91,6 +91,8 @@ class Exporter {
     if (stored(Keyed::item)) copy_lines(from_ + "items.txt", to_ + "items.txt", data_.manifest.items);
     json text = export_;
     text["version"] = FeatureExport::kVersion;
+    const bool by_day = data_.schema.snapshot == Snapshot::day && data_.schema.time && !data_.schema.date;
+    text["snapshot"] = by_day ? "day" : "time";
     const std::string dumped = text.dump(1) + "\n";
     FileWriter out(to_ + "features.json");
     out.write(dumped.data(), dumped.size());
@@ -166,7 +168,9 @@ FeatureExport read_feature_export(const std::string& path) {
     const int version = text.at("version");
     MR_CHECK(version == FeatureExport::kVersion, path, " has version ", version, ", this program reads ",
              FeatureExport::kVersion);
-    return text.get<FeatureExport>();
+    auto features = text.get<FeatureExport>();
+    if (text.value("snapshot", "time") == "day") features.snapshot = Snapshot::day;
+    return features;
   } catch (const json::exception& error) {
     MR_FAIL(path, " is damaged: ", error.what());
   }

@@ -37,6 +37,9 @@ struct FeatureExport {
   std::string user_column, item_column;
   std::string time_unit, time_format;  // both "": the order of rows
   double utc_offset_hours = 0;
+  // What a request sees of its own day: `day` where days are those of the times, else only events before its time
+  // are known to be those that training shows (exports from before this was noted say `time`).
+  Snapshot snapshot = Snapshot::time;
   std::vector<ExportedFeature> features;
   std::vector<ExportedHistory> histories;
   std::vector<TaskSpec> tasks;

@@ -186,7 +186,9 @@ A request and its answer:
   {"line":1,"probabilities":{"click":[0.25,0.5]}}
 
 Values are as in the data set's files.  "values": {...} holds user and context features, "key" a name for the user's state under
-which its computation is kept (docs/decoupling.md).  A line that cannot be answered gets {"line":2,"error":"..."}.)");
+which its computation is kept (docs/decoupling.md).  A line that cannot be answered gets {"line":2,"error":"..."}.
+"unknown":{"item":2} counts values of a feature that the model does not know; "later_events":{"seen":1} events of a
+history that do not lie before the request and were left out, as in training.)");
 }
 
 void add_verify(CLI::App& app, VerifyArguments& to) {

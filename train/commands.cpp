@@ -189,6 +189,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
   MR_CHECK(!fs::is_directory(source), source, " is a folder, a file of requests was expected");
   std::ifstream in(source, std::ios::binary);
   MR_CHECK(in, "cannot open ", source);
+  MR_CHECK(!fs::is_directory(source), source, " is a folder; --in needs a file");
   int64_t lines = 0;
   if (arguments.out == "-") {
     lines = score_lines(scorer, in, [](const std::string& text) {

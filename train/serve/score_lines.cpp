@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <charconv>
 #include <istream>
+#include <map>
 
 namespace mixrec {
 
@@ -64,6 +65,12 @@ std::vector<Event> events_of(const JsonValue& value, const std::string& id_colum
   return events;
 }
 
+std::string counts_json(const std::map<std::string, int64_t>& counts) {
+  JsonLine line;
+  for (const auto& [name, count] : counts) line.add(name, count);
+  return line.text();
+}
+
 std::string number_text(float value) {
   char digits[32];
   return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
@@ -106,7 +113,8 @@ std::string answer_score_line(const Scorer& scorer, const std::string& text, int
   answer.add("line", line);
   try {
     const LineRequest parsed = parse_score_line(text, line, scorer.encoder());
-    const Scores scores = scorer.score(parsed.request, parsed.key);
+    EncodeNotes notes;
+    const Scores scores = scorer.score(parsed.request, parsed.key, &notes);
     JsonLine probabilities;
     for (size_t t = 0; t < scores.tasks(); ++t) {
       std::string list = "[";
@@ -115,6 +123,8 @@ std::string answer_score_line(const Scorer& scorer, const std::string& text, int
       probabilities.add_json(scorer.tasks()[t].name, list.append("]"));
     }
     answer.add_json("probabilities", probabilities.text());
+    if (!notes.unknown.empty()) answer.add_json("unknown", counts_json(notes.unknown));
+    if (!notes.later_events.empty()) answer.add_json("later_events", counts_json(notes.later_events));
   } catch (const std::exception& error) {
     answer.add("error", std::string(error.what()));
   }
@@ -149,6 +159,7 @@ int64_t score_lines(const Scorer& scorer, std::istream& in,
     if (lines.size() == most || in.rdbuf()->in_avail() <= 0) answer();
   }
   if (!lines.empty()) answer();
+  MR_CHECK(!in.bad(), "the requests cannot be read to their end");
   return count;
 }
 

@@ -10,6 +10,13 @@
 //
 //   {"line":1,"probabilities":{"click":[0.25,0.5]}}
 //   {"line":2,"error":"line 2.candidates[1]: …"}
+//
+// and, where there are any, by feature how many of its values the model does not know, and by history how many of its
+// events were left out since they do not lie before the request's day or time (data/feature_encoder.h, EncodeNotes):
+//
+//   {"line":3,"probabilities":{"click":[0.25]},"unknown":{"item":2},"later_events":{"seen":1}}
+//
+// Every answer is valid JSON in UTF-8, whatever the bytes of its line are, and no line has a bearing on another's.
 #pragma once
 
 #include "mixrec/train/serve/scorer.h"

@@ -9,6 +9,7 @@
 #include "mixrec/train/open_data.h"
 #include "mixrec/train/serve/recorded_pass.h"
 
+#include <cmath>
 #include <filesystem>
 #include <optional>
 
@@ -70,7 +71,12 @@ struct Scorer::Impl {
   }
 
   Scores finish(std::vector<float> values) const {
-    for (size_t i = 0; i < values.size(); ++i) values[i] = probability(values[i] + shift[i % shift.size()]);
+    for (size_t i = 0; i < values.size(); ++i) {
+      MR_CHECK(std::isfinite(values[i]), "candidate ", i / shift.size(), ": the model's '",
+               encoder.spec().tasks[i % shift.size()].name,
+               "' is not finite; a number of the request may be too large for the model");
+      values[i] = probability(values[i] + shift[i % shift.size()]);
+    }
     return {std::move(values), shift.size()};
   }
 
@@ -89,8 +95,10 @@ struct Scorer::Impl {
     if (key.empty() && recorded && batch.requests == 1) return finish(recorded->logits(batch));
     const RequestBatch placed = batch.to(device);
     if (!key.empty() && (user = model.user_side(placed, own_pass))) {
+      Scores scores = finish(model.item_side(*user, placed, own_pass), batch.candidates);
+      // Only what gave an answer is kept for others.
       cache.keep(key, user);
-      return finish(model.item_side(*user, placed, own_pass), batch.candidates);
+      return scores;
     }
     return finish(model.forward(placed, own_pass), batch.candidates);
   }
@@ -114,10 +122,11 @@ Scorer::Scorer(const std::string& run, const ScorerOptions& options,
 Scorer::~Scorer() = default;
 Scorer::Scorer(Scorer&&) noexcept = default;
 
-Scores Scorer::score(const ScoreRequest& request, const std::string& user_key) const {
+Scores Scorer::score(const ScoreRequest& request, const std::string& user_key, EncodeNotes* notes) const {
   const FeatureEncoder& encoder = impl_->encoder;
   return impl_->score(
-      user_key, [&] { return encoder.encode(request); }, [&] { return encoder.encode_candidates(request); });
+      user_key, [&] { return encoder.encode(request, notes); },
+      [&] { return encoder.encode_candidates(request, notes); });
 }
 
 Scores Scorer::score(const RequestBatch& batch, const std::string& user_key) const {

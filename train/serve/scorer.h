@@ -57,7 +57,9 @@ class Scorer {
 
   // Probabilities of the request's candidates.  `user_key` names the state of the user, say "17@2022-05-03": equal
   // keys promise equal user, values and history, which are then not looked at again; "" is never kept.
-  Scores score(const ScoreRequest& request, const std::string& user_key = "") const;
+  // Adds to `notes` what it encodes; throws when a probability is not finite.
+  Scores score(const ScoreRequest& request, const std::string& user_key = "",
+               EncodeNotes* notes = nullptr) const;
 
   // Of an encoded batch of any number of requests; a key needs exactly one.
   Scores score(const RequestBatch& batch, const std::string& user_key = "") const;
