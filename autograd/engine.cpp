@@ -58,6 +58,12 @@ Tensor home_of(const Node& node, const Edge& edge) {
   return edge.leaf->grad_buffer;
 }
 
+// Where newer nodes have left a part of an input's gradient.
+Tensor* sum_of(const Edge& edge) {
+  const bool begun = edge.node && !edge.node->grads.empty();
+  return begun && depth == 1 ? &edge.node->grads[static_cast<size_t>(edge.output)] : nullptr;
+}
+
 // How many edges of the graph below `root` lead to each leaf; counted only when a hook waits for it.
 std::unordered_map<Meta*, int64_t> count_leaf_uses(Node* root) {
   std::unordered_map<Meta*, int64_t> uses;
@@ -113,12 +119,15 @@ class Engine {
     }
     std::vector<bool> needed;
     std::vector<Tensor> homes;
+    std::vector<Tensor*> sums;
     for (const Edge& edge : node.inputs) {
       needed.push_back(edge.needed());
       homes.push_back(home_of(node, edge));
+      sums.push_back(sum_of(edge));
     }
     // Moved out, so that the saved tensors are freed as soon as the closure has run.
-    Grads grads = std::exchange(node.backward, nullptr)(dys, Needs(std::move(needed), std::move(homes)));
+    Grads grads = std::exchange(node.backward, nullptr)(
+        dys, Needs(std::move(needed), std::move(homes), std::move(sums)));
     dys.clear();
     MR_CHECK(grads.size() == node.inputs.size(), grads.size(), " gradients for ", node.inputs.size(),
              " inputs");

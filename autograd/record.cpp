@@ -5,6 +5,7 @@
 #include "mixrec/core/error.h"
 
 #include <atomic>
+#include <utility>
 
 namespace mixrec {
 
@@ -21,6 +22,12 @@ Tensor Needs::gradient(size_t input, const Shape& shape, DType dtype, Device dev
     if (home.shape() == shape && home.dtype() == dtype && home.device() == device) return home.detach();
   }
   return empty(shape, dtype, device);
+}
+
+Tensor Needs::running(size_t input) const {
+  Tensor* sum = flags_[input] && input < sums_.size() ? sums_[input] : nullptr;
+  if (!sum || !sum->defined() || !sum->sole_owner() || !sum->is_contiguous()) return {};
+  return std::exchange(*sum, {});
 }
 
 bool grad_enabled() { return enabled; }

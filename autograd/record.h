@@ -24,18 +24,25 @@ using Grads = std::vector<Tensor>;
 // Which inputs need a gradient: `needs[1]` is false when the second need not be computed.
 class Needs {
  public:
-  // `homes`: where the gradients of some inputs are kept; may be undefined, or missing.
-  explicit Needs(std::vector<bool> flags, std::vector<Tensor> homes = {})
-      : flags_(std::move(flags)), homes_(std::move(homes)) {}
+  // `homes`: where the gradients of some inputs are kept; `sums`: what newer ops have left of them.  Either may be
+  // undefined, or missing.
+  explicit Needs(std::vector<bool> flags, std::vector<Tensor> homes = {}, std::vector<Tensor*> sums = {})
+      : flags_(std::move(flags)), homes_(std::move(homes)), sums_(std::move(sums)) {}
   bool operator[](size_t input) const { return flags_[input]; }
 
   // A dense tensor for the gradient of an input, to be written whole and returned: its home, which saves a
   // copy, or a new one.
   Tensor gradient(size_t input, const Shape& shape, DType dtype, Device device) const;
 
+  // What newer ops have left of the gradient of an input that is no leaf, for this op to add its own to, which saves a
+  // pass that only adds.  Whoever asks takes it, and must return it with the rest added.  Undefined where there is
+  // nothing, where somebody else could see it, and while a checkpoint recomputes.
+  Tensor running(size_t input) const;
+
  private:
   std::vector<bool> flags_;
   std::vector<Tensor> homes_;
+  std::vector<Tensor*> sums_;
 };
 
 // A tensor kept for the backward: detached, and refused when it was changed in place in between.

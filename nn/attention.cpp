@@ -1,9 +1,11 @@
 #include "mixrec/nn/attention.h"
 
 #include "mixrec/nn/init.h"
-#include "mixrec/ops/attention/cross_attention.h"
 #include "mixrec/ops/ffn/residual_ffn.h"
 #include "mixrec/ops/head_mixing.h"
+#include "mixrec/ops/matmul.h"
+
+#include <cmath>
 
 namespace mixrec {
 
@@ -24,9 +26,14 @@ CrossAttention::CrossAttention(const CrossAttentionOptions& o, Rng& rng)
       key(weight_parameter({o.heads, o.event_width, o.width}, rng)),
       value(weight_parameter({o.heads, o.event_width, o.width}, rng)) {}
 
-Tensor CrossAttention::forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
-                               const Tensor& candidate_offsets) const {
-  return cross_attention(q, key, value, h, history_offsets, candidate_offsets, q);
+Tensor CrossAttention::forward(const Tensor& q, const SequenceRows& s, const Tensor& history_offsets,
+                               const Tensor& candidate_offsets, bool one_candidate_each) const {
+  const double scale = 1 / std::sqrt(static_cast<double>(key.dim(2)));
+  const Tensor u = per_head_matmul(q, key, {.transpose_w = true, .scale = scale});
+  const Tensor m = sequence_attention(
+      u, s, sequence.norm.gain, sequence.ffn.gate_up, sequence.ffn.down, history_offsets, candidate_offsets,
+      {.recompute = sequence.recompute, .one_candidate_each = one_candidate_each});
+  return per_head_matmul(m, value, {.residual = q});
 }
 
 }  // namespace mixrec

@@ -4,6 +4,7 @@
 
 #include "mixrec/nn/ffn.h"
 #include "mixrec/nn/norm.h"
+#include "mixrec/ops/attention/sequence_attention.h"
 
 namespace mixrec {
 
@@ -47,18 +48,18 @@ struct CrossAttentionOptions {
 //   (7) k_t^i = h_t^i W_k^i,  v_t^i = h_t^i W_v^i              h_t^i: slice i of h_t;  W ∈ R^{d_s × D}
 //   (8) z_i = Σ_t softmax_t(q_i · k_t^i / √D) v_t^i + q_i      an empty history adds nothing
 //
-// computed in the order softmax((q W_kᵀ) Hᵀ) H W_v, which never builds K and V.
+// computed in the order softmax((q W_kᵀ) Hᵀ) H W_v, which never builds K and V, by sequence_attention()
+// (ops/attention/sequence_attention.h), which may do without h too.
 struct CrossAttention : Module {
   SequenceFFN sequence;
   Tensor key, value;  // [N, d_s, D]
 
   CrossAttention(const CrossAttentionOptions& options, Rng& rng);
 
-  // s [events, N·d_s] -> h [events, N·d_s].
-  Tensor events(const Tensor& s) const { return sequence.forward(s); }
-  // q [C, N, D], h as above; offsets i64 [R + 1] of the requests' events and candidates -> z [C, N, D].
-  Tensor forward(const Tensor& q, const Tensor& h, const Tensor& history_offsets,
-                 const Tensor& candidate_offsets) const;
+  // q [C, N, D], s [events, N·d_s], shared by the layers that read it; offsets i64 [R + 1] of the requests' events and candidates -> z [C, N, D].
+  // `one_candidate_each`: as in SequenceAttentionOptions.
+  Tensor forward(const Tensor& q, const SequenceRows& s, const Tensor& history_offsets,
+                 const Tensor& candidate_offsets, bool one_candidate_each = false) const;
   void visit(Visitor& v) { sequence.visit(v), v.parameter("key", key), v.parameter("value", value); }
 };
 

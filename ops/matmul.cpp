@@ -90,7 +90,13 @@ Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
                                                               const Needs& needs) -> Grads {
       const Tensor dy = upstream.contiguous().reshape({1, rows.get().dim(1), weight.get().dim(2)});
       Grads grads(3);
-      if (needs[0]) grads[0] = product(dy, false, weight.get(), true).reshape(x_shape);
+      if (const Tensor sum = needs.running(0)) {
+        multiply_add({dy}, {weight.get(), true},
+                     as_batch(sum.ndim() == 1 ? sum.reshape({1, -1}) : sum, true));
+        grads[0] = sum;
+      } else if (needs[0]) {
+        grads[0] = product(dy, false, weight.get(), true).reshape(x_shape);
+      }
       if (needs[1]) {
         const int64_t in = weight.get().dim(1), out = weight.get().dim(2);
         grads[1] = needs.gradient(1, {in, out}, w_dtype, dy.device());
@@ -141,7 +147,12 @@ Tensor per_head_matmul(const Tensor& x, const Tensor& w, const PerHeadOptions& o
                const Tensor& upstream, const Needs& needs) -> Grads {
       const Tensor dy = dense_rows(upstream);
       Grads grads{{}, {}, upstream};
-      if (needs[0]) grads[0] = per_head_product(dy, w.get(), {.transpose_w = !transpose, .scale = scale});
+      if (const Tensor sum = needs.running(0)) {
+        multiply_add({heads_first(dy)}, {w.get(), !transpose}, heads_first(sum), scale);
+        grads[0] = sum;
+      } else if (needs[0]) {
+        grads[0] = per_head_product(dy, w.get(), {.transpose_w = !transpose, .scale = scale});
+      }
       if (needs[1]) {
         const Tensor rows = heads_first(x.get()), upstream_rows = heads_first(dy);
         grads[1] = needs.gradient(1, w.get().shape(), dtype, dy.device());

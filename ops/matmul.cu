@@ -207,13 +207,13 @@ void product(Cuda device, const Gemm& shape, const T* a, const T* b, C* c, const
   run_plan<T, C>(device, shape, a, b, shape.accumulate ? 1 : 0, c, {shape.ldc, shape.stride_c}, c, bias);
 }
 
-template <class T>
-void product_with(Cuda device, const Gemm& shape, const T* a, const T* b, Mat<const T> addend, T* c) {
+template <class T, class C>
+void product_with(Cuda device, const Gemm& shape, const T* a, const T* b, Mat<const C> addend, C* c) {
   check(shape);
   if (shape.batch == 0 || shape.m == 0 || shape.n == 0) return;
   MR_CHECK(shape.k > 0, "a product over no columns has nothing to add to");
-  run_plan<T, T>(device, shape, a, b, 1, addend.data, {addend.row_stride, addend.batch_stride}, c,
-                 static_cast<const T*>(nullptr));
+  run_plan<T, C>(device, shape, a, b, 1, addend.data, {addend.row_stride, addend.batch_stride}, c,
+                 static_cast<const C*>(nullptr));
 }
 
 template void product(Cuda, const Gemm&, const float*, const float*, float*, const float*);
@@ -223,6 +223,7 @@ template void product(Cuda, const Gemm&, const double*, const double*, double*, 
 template void product_with(Cuda, const Gemm&, const float*, const float*, Mat<const float>, float*);
 template void product_with(Cuda, const Gemm&, const bfloat16*, const bfloat16*, Mat<const bfloat16>,
                            bfloat16*);
+template void product_with(Cuda, const Gemm&, const bfloat16*, const bfloat16*, Mat<const float>, float*);
 template void product_with(Cuda, const Gemm&, const double*, const double*, Mat<const double>, double*);
 
 }  // namespace mixrec::kernel

@@ -44,9 +44,9 @@ template <class T, class C>
 void product(Cpu, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
 template <class T, class C>
 void product(Cuda, const Gemm& shape, const T* a, const T* b, C* c, const C* bias);
-// c = op(a) op(b) + addend, m x n a batch item.
-template <class T>
-void product_with(Cuda, const Gemm& shape, const T* a, const T* b, Mat<const T> addend, T* c);
+// c = op(a) op(b) + addend, m x n a batch item.  C as in product().
+template <class T, class C>
+void product_with(Cuda, const Gemm& shape, const T* a, const T* b, Mat<const C> addend, C* c);
 
 }  // namespace kernel
 }  // namespace mixrec

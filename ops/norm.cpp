@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 namespace mixrec {
@@ -66,11 +67,23 @@ Tensor rms_norm(const Tensor& x, const Tensor& gain, double eps) {
     return [x = Saved(x), gain = Saved(gain), scale = Saved(scale)](const Tensor& upstream,
                                                                     const Needs& needs) -> Grads {
       const Tensor &in = x.get(), wide = widened(gain.get()), dy = upstream.contiguous();
-      const Tensor dx = needs[0] ? empty_like(in) : Tensor(), dgain = vector_gradient(in, needs, 1);
+      // On a device what other uses of x have left of its gradient is added on the way.
+      const Tensor sum = in.device().is_cuda() ? needs.running(0) : Tensor();
+      const Tensor dx = sum        ? sum
+                        : needs[0] ? empty_like(in)
+                                   : Tensor(),
+                   dgain = vector_gradient(in, needs, 1);
       run(in, [&]<class T>(auto backend) {
-        kernel::rms_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
-                                     scale.get().data<acc_t<T>>(), dy.mat<const T>(),
-                                     dx ? dx.mat<T>() : Mat<T>(), data_or_null<acc_t<T>>(dgain));
+        const auto go = [&](auto... added) {
+          kernel::rms_norm_backward<T>(backend, in.mat<const T>(), data_or_null<const acc_t<T>>(wide),
+                                       scale.get().data<acc_t<T>>(), dy.mat<const T>(),
+                                       dx ? dx.mat<T>() : Mat<T>(), data_or_null<acc_t<T>>(dgain), added...);
+        };
+        if constexpr (std::is_same_v<decltype(backend), Cuda>) {
+          go(sum ? sum.mat<const T>() : Mat<const T>());
+        } else {
+          go();
+        }
       });
       return {dx, dgain ? cast(dgain, gain.get().dtype()) : dgain};
     };

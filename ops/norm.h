@@ -37,7 +37,7 @@ void layer_norm_backward(Cpu, Mat<const T> x, const acc_t<T>* gain, const acc_t<
                          const acc_t<T>* scale, Mat<const T> dy, Mat<T> dx, acc_t<T>* dgain, acc_t<T>* dbias);
 
 // The same on a device.  `added`, the gradient that passes by the norm on a residual, is added to dx when it has
-// data.
+// data; it may be dx.
 template <class T>
 void rms_norm(Cuda, Mat<const T> x, const acc_t<T>* gain, double eps, Mat<T> y, acc_t<T>* scale);
 template <class T>

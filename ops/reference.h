@@ -40,4 +40,9 @@ Tensor cross_attention(const Tensor& q, const Tensor& key, const Tensor& value, 
                        const Tensor& history_offsets, const Tensor& candidate_offsets,
                        const Tensor& residual = {});
 
+// attend() over residual_ffn(), both composed (ops/attention/sequence_attention.h).
+Tensor sequence_attention(const Tensor& u, const Tensor& s, const Tensor& gain, const Tensor& gate_up,
+                          const Tensor& down, const Tensor& history_offsets, const Tensor& candidate_offsets,
+                          double eps = 1e-6);
+
 }  // namespace mixrec::reference

@@ -2,6 +2,7 @@
 #include "mixrec/autograd/gradcheck.h"
 #include "mixrec/autograd/meta.h"
 #include "mixrec/autograd/record.h"
+#include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/rng.h"
 #include "mixrec/ops/arithmetic.h"
@@ -49,6 +50,88 @@ TEST_CASE("autograd: every use of an op's result adds to its gradient") {
     const double all = uses * (uses + 1);  // 2 (1 + 2 + … + uses)
     CHECK(x.grad().to_vector<double>() == std::vector<double>{all, all});
   }
+}
+
+namespace {
+
+// x, whose backward adds to what newer uses of x left, and says whether there was something.
+Tensor adding(const Tensor& x, bool* added) {
+  return record(x.clone(), {x}, [&] {
+    return [added](const Tensor& dy, const Needs& needs) -> Grads {
+      const Tensor sum = needs.running(0);
+      *added = sum.defined();
+      if (!sum) return {dy.clone()};
+      add_into(sum, dy);
+      return {sum};
+    };
+  });
+}
+
+}  // namespace
+
+TEST_CASE("autograd: an op may add to the gradient that newer uses of its input left") {
+  Tensor x = leaf({1, 2});
+  bool added = false;
+  const Tensor h = x * 2.0, first = adding(h, &added), second = h * 3.0;
+  (first + second).backward(ones({2}, f64));
+  CHECK(added);
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{8, 8});
+  // There is none: of a leaf, of the newest use, and while a checkpoint recomputes.
+  x.zero_grad();
+  const Tensor of_leaf = adding(x, &added), other = x * 3.0;
+  (of_leaf + other).backward(ones({2}, f64));
+  CHECK(!added);
+  const Tensor g = x * 2.0, older = g * 3.0, newest = adding(g, &added);
+  (older + newest).backward(ones({2}, f64));
+  CHECK(!added);
+  const auto inside = [&](const std::vector<Tensor>& in) {
+    const Tensor y = in[0] * 2.0, before = adding(y, &added);
+    return before + y * 3.0;
+  };
+  x.zero_grad();
+  checkpoint(inside, {x * 1.0}).backward(ones({2}, f64));
+  CHECK(!added);
+  CHECK(x.grad().to_vector<double>() == std::vector<double>{8, 8});
+}
+
+TEST_CASE("autograd: what others see is not added to") {
+  Rng rng(2);
+  const auto random = [&](const Shape& shape) {
+    Tensor y = empty(shape, f64);
+    rng.fill_normal(y, 0, 1);
+    return y;
+  };
+  Tensor x = random({5, 2, 3}).requires_grad();
+  const Tensor w = random({2, 3, 3}), upstream = random({5, 2, 3}), kept = upstream.clone();
+  const auto gradient = [&](bool shares) {
+    x.zero_grad();
+    const Tensor h = x * 1.0, product = per_head_matmul(h, w);
+    // The gradient of a residual is the upstream one itself.
+    (shares ? per_head_matmul(product, w, {.residual = h}) : per_head_matmul(product, w) + h * 1.0)
+        .backward(upstream);
+    return x.grad().to_vector<double>();
+  };
+  const auto apart = gradient(false), shared = gradient(true);
+  for (size_t i = 0; i < apart.size(); ++i) CHECK(shared[i] == doctest::Approx(apart[i]).epsilon(1e-12));
+  CHECK(upstream.to_vector<double>() == kept.to_vector<double>());
+}
+
+TEST_CASE("autograd: gradients of several uses agree with finite differences") {
+  Rng rng(4);
+  std::vector<Tensor> inputs;
+  for (const Shape& shape : {Shape{5, 2, 3}, Shape{2, 3, 3}, Shape{2, 3, 3}, Shape{3, 3}, Shape{3}}) {
+    Tensor y = empty(shape, f64);
+    rng.fill_normal(y, 0, 1);
+    inputs.push_back(y.requires_grad());
+  }
+  const auto uses = [](const std::vector<Tensor>& in) {
+    const Tensor h = in[0] * 1.5;
+    const Tensor a = rms_norm(h, in[4]), b = per_head_matmul(h, in[1], {.transpose_w = true, .scale = .5}),
+                 c = linear(h, in[3]), d = per_head_matmul(h, in[2], {.residual = h});
+    return a + b + c + d;
+  };
+  const auto result = gradcheck(uses, inputs);
+  CHECK_MESSAGE(result.passed, result.message);
 }
 
 TEST_CASE("autograd: a second backward through one graph is refused") {

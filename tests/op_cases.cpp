@@ -227,6 +227,7 @@ const std::vector<OpCase>& op_cases() {
     add_softmax_cases(all);
     add_request_cases(all);
     add_attend_cases(all);
+    add_sequence_attention_cases(all);
     add_head_mixing_cases(all);
     add_embedding_cases(all);
     add_embedding_column_cases(all);

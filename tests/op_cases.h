@@ -50,6 +50,7 @@ void add_matmul_cases(std::vector<OpCase>& cases);
 void add_softmax_cases(std::vector<OpCase>& cases);
 void add_request_cases(std::vector<OpCase>& cases);
 void add_attend_cases(std::vector<OpCase>& cases);
+void add_sequence_attention_cases(std::vector<OpCase>& cases);
 void add_head_mixing_cases(std::vector<OpCase>& cases);
 void add_embedding_cases(std::vector<OpCase>& cases);
 void add_embedding_column_cases(std::vector<OpCase>& cases);

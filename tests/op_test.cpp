@@ -39,7 +39,8 @@ Tolerance roundings(const std::string& op) {
       {"ffn", {3, 4}},
       {"residual_ffn", {3, 4}},
       {"cross_attention", {2, 4}},
-      {"attend", {2, 1}},  // tensor cores take rounded weights
+      {"attend", {2, 1}},              // tensor cores take rounded weights
+      {"sequence_attention", {3, 8}},  // those of residual_ffn and attend, of folded weights, of queries
       {"linear_by_request", {2, 2}},
       {"mse", {1, 2}},
       {"checkpoint", {2, 2}},

@@ -95,11 +95,12 @@ MixFormerBlock::MixFormerBlock(const MixFormerOptions& o, Rng& rng)
                 rng),
       output_fusion(o, rng) {}
 
-Tensor MixFormerBlock::forward(const Tensor& x, const Tensor& s, const Tensor& history_offsets,
-                               const Tensor& candidate_offsets) const {
+Tensor MixFormerBlock::forward(const Tensor& x, const SequenceRows& s, const Tensor& history_offsets,
+                               const Tensor& candidate_offsets, bool one_candidate_each) const {
   const Tensor q = query_mixer.forward(x);
-  if (!s.defined()) return output_fusion.forward(q);
-  return output_fusion.forward(attention.forward(q, attention.events(s), history_offsets, candidate_offsets));
+  if (!s.s().defined()) return output_fusion.forward(q);
+  return output_fusion.forward(
+      attention.forward(q, s, history_offsets, candidate_offsets, one_candidate_each));
 }
 
 TaskHead::TaskHead(const MixFormerOptions& o, Rng& rng)
@@ -158,12 +159,18 @@ Tensor MixFormer::forward(const RequestBatch& batch, Pass& pass) const {
   pass.tap("input", x);
   const Tensor s = events.empty() ? Tensor() : event_projections_[0].forward(events[0]);
   const Tensor history_offsets = events.empty() ? Tensor() : batch.histories[0].offsets;
+  const SequenceRows rows(s, options_.norm_eps);
+  const bool one_each = batch.candidates == batch.requests;  // a request has a candidate at least
   for (size_t l = 0; l < blocks_.size(); ++l) {
-    const auto block = [&block = blocks_[l], history_offsets,
-                        offsets = batch.offsets](const std::vector<Tensor>& in) {
-      return block.forward(in[0], in[1], history_offsets, offsets);
+    const auto block = [&block = blocks_[l], history_offsets, offsets = batch.offsets, one_each](
+                           const Tensor& in, const SequenceRows& from) {
+      return block.forward(in, from, history_offsets, offsets, one_each);
     };
-    x = options_.recompute == "block" ? checkpoint(block, {x, s}) : block({x, s});
+    // What is recomputed shares nothing with other blocks.
+    const auto again = [block, eps = options_.norm_eps](const std::vector<Tensor>& in) {
+      return block(in[0], SequenceRows(in[1], eps));
+    };
+    x = options_.recompute == "block" ? checkpoint(again, {x, s}) : block(x, rows);
     pass.tap("blocks." + std::to_string(l), x);
   }
   std::vector<Tensor> logits;

@@ -37,7 +37,8 @@ struct MixFormerOptions {
   double down_scale = 0.01;  // of FFN down-projections, see FfnOptions
   double norm_eps = 1e-6;
   // What the backward makes again instead of keeping it, the dearer the leaner: "none"; "ffn", the inside of the
-  // sequence FFN (eq 5), which is most of a step's memory; "block", everything inside a block.
+  // sequence FFN (eq 5), which is most of a step's memory, in the plain form of sequence_attention(); "block",
+  // everything inside a block.
   std::string recompute = "none";
 
   void visit(OptionVisitor& v);
@@ -73,9 +74,9 @@ struct MixFormerBlock : Module {
   OutputFusion output_fusion;
 
   MixFormerBlock(const MixFormerOptions& options, Rng& rng);
-  // x [C, N, D]; events s [E, N·d_s], or undefined when the model has no history.
-  Tensor forward(const Tensor& x, const Tensor& s, const Tensor& history_offsets,
-                 const Tensor& candidate_offsets) const;
+  // x [C, N, D]; events s [E, N·d_s], the same in every block, or undefined when the model has no history.
+  Tensor forward(const Tensor& x, const SequenceRows& s, const Tensor& history_offsets,
+                 const Tensor& candidate_offsets, bool one_candidate_each) const;
   void visit(Visitor& v) {
     v.module("query_mixer", query_mixer), v.module("attention", attention),
         v.module("output_fusion", output_fusion);

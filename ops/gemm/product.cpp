@@ -58,12 +58,19 @@ void multiply_add(const Operand& a, const Operand& b, const Tensor& y, double sc
 }
 
 void multiply_with(const Operand& a, const Operand& b, const Tensor& addend, const Tensor& y, double scale) {
-  run(y, [&]<class T>(auto backend) {
+  run(a.tensor, [&]<class T>(auto backend) {
     if constexpr (std::is_same_v<decltype(backend), Cuda>) {
-      const Mat<const T> from{addend.data<const T>(), addend.dim(0),        addend.dim(1),
-                              addend.dim(2),          batch_stride(addend), row_stride(addend)};
-      kernel::product_with(backend, shape_of(a, b, y, scale), a.tensor.data<const T>(),
-                           b.tensor.data<const T>(), from, y.data<T>());
+      const auto into = [&]<class C>(C* c) {
+        const Mat<const C> from{addend.data<const C>(), addend.dim(0),        addend.dim(1),
+                                addend.dim(2),          batch_stride(addend), row_stride(addend)};
+        kernel::product_with(backend, shape_of(a, b, y, scale), a.tensor.data<const T>(),
+                             b.tensor.data<const T>(), from, c);
+      };
+      if (y.dtype() == a.tensor.dtype()) {
+        into(y.data<T>());
+      } else {
+        into(y.data<acc_t<T>>());
+      }
     } else {
       copy_into(y, addend);
       multiply_add(a, b, y, scale);
