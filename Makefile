@@ -135,6 +135,8 @@ $(call write,$(BUILD)/generated/mixrec/compression.h,$(compression_h))
 $(call write,$(BUILD)/generated/flags,$(lastword $(CXX)) $(ARCH) debug $(DEBUG) sanitize $(SANITIZE) coverage $(COVERAGE))
 # So are archives of other objects: with CUDA or without, before a file went.
 $(call write,$(BUILD)/generated/objects,$(library_sources))
+# What a program of one's own links beside the library.
+$(call write,$(BUILD)/generated/libraries,$(LDLIBS))
 endif
 
 # "[12/130] ops/gemm/gemm.cpp" for each file that is compiled or linked; with V=1 the commands themselves.  A dry run

@@ -27,6 +27,7 @@ show "mixrec verify" "$build/mixrec" verify "$work/scored" --rows 500
 
 awk -v out="$work" '/^```cpp/ {n++; on = 1; next} /^```/ {on = 0} on {print > (out "/readme" n ".cpp")}' README.md
 for program in "$work"/readme*.cpp; do
-  g++ -std=c++20 -fopenmp -I"$build/include" -I"$build/generated" "$program" "$build/libmixrec.a" -o "$work/readme"
+  g++ -std=c++20 -fopenmp -I"$build/include" -I"$build/generated" "$program" "$build/libmixrec.a" $(cat "$build/generated/libraries") \
+    -o "$work/readme"
   (cd "$work" && show "README.md, $(basename "$program")" ./readme)
 done
