@@ -197,6 +197,15 @@ TEST_CASE("optim: clipping limits the norm over weights and tables, rows summed 
     CHECK(same.gradient_norm == doctest::Approx(0.75));
     CHECK(same.clip_factor == 1);
     CHECK(plain.values() == clipped.values());
+
+    // A gradient below the limit stays as it is.
+    Optimizer c(clipped.parameters(), {.dense = sgd, .tables = sgd, .clip_norm = 100});
+    b.zero_grad(), a.zero_grad();
+    plain.backward(6);
+    clipped.backward(6);
+    take_step(a, {});
+    CHECK(take_step(c, {}).clip_factor == 1);
+    CHECK(plain.values() == clipped.values());
   }
 }
 
