@@ -103,7 +103,7 @@ TEST_SUITE("command line") {
     CHECK(run_cli({"mixrec", "models", "--json"}).out.starts_with("{\"name\":\"mixformer\","));
     const Said none = run_cli({"mixrec", "models", "mpl"});
     CHECK(none.code == 1);
-    CHECK(none.err.starts_with("mixrec: no model is named 'mpl', did you mean 'mlp'?"));
+    CHECK(none.err.starts_with("mixrec: no model is named 'mpl'; did you mean 'mlp'?"));
     CHECK(!holds(none.err, "list.cpp"));
   }
 
