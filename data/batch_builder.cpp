@@ -152,10 +152,15 @@ class Builder {
       out.columns.push_back(gather(data_.features[f], data_.spec.features[f].kind, items));
       forget(out.columns.back(), f, std::span<const uint64_t>(events), 1 + h);
     }
-    for (const auto& signal : history.signals) {
+    for (size_t s = 0; s < history.signals.size(); ++s) {
+      // Other data than the encoders were counted from may hold larger values.
+      const int64_t rows = data_.manifest.signal_rows[h][s];
       FeatureColumn column{tensor_i64(events.size()), {}, {}};
       int64_t* ids = column.ids.data<int64_t>();
-      for (size_t e = 0; e < events.size(); ++e) ids[e] = signal.at(events[e]);
+      for (size_t e = 0; e < events.size(); ++e) {
+        const int64_t row = history.signals[s].at(events[e]);
+        ids[e] = row < rows ? row : kUnknownRow;
+      }
       out.columns.push_back(std::move(column));
     }
     if (rule.gap) out.columns.push_back(gaps(history, events, offsets));

@@ -149,7 +149,9 @@ Dataset Dataset::open(const Schema& schema, const std::string& folder, const Pre
                       const std::vector<std::string>& tasks) {
   auto data = std::make_shared<PackedData>();
   data->schema = schema;
-  data->folder = prepare(schema, folder, options);
+  data->form = prepare(schema, folder, options);
+  data->folder = data->form.folder;
+  data->data_folder = folder;
   const std::string base = data->folder + "/";
   data->manifest = read_manifest(base + "manifest.json");
   data->row_item = MappedArray<uint32_t>(base + "rows.item");
@@ -159,6 +161,8 @@ Dataset Dataset::open(const Schema& schema, const std::string& folder, const Pre
   data->request_rows = MappedArray<uint64_t>(base + "requests.rows");
   data->request_time = MappedArray<int64_t>(base + "requests.time");
   data->request_split = MappedArray<uint8_t>(base + "requests.split");
+  data->users = MappedArray<uint8_t>(base + "users.txt");
+  data->items = MappedArray<uint8_t>(base + "items.txt");
   choose_tasks(*data, tasks);
 
   std::map<std::string, int64_t> known;
@@ -192,6 +196,9 @@ const FeatureSet& Dataset::spec() const { return packed_->spec; }
 const Schema& Dataset::schema() const { return packed_->schema; }
 const Manifest& Dataset::manifest() const { return packed_->manifest; }
 const std::string& Dataset::packed_folder() const { return packed_->folder; }
+const Encoders& Dataset::encoders() const { return packed_->form.encoders; }
+const Fingerprint& Dataset::fingerprint() const { return packed_->form.content; }
+const std::string& Dataset::folder() const { return packed_->data_folder; }
 
 SplitStats Dataset::stats(Split split) const {
   SplitStats total;

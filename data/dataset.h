@@ -28,7 +28,8 @@ struct PackedData;  // data/packing/packed_data.h
 class Dataset {
  public:
   // Prepares the folder's files when needed and maps the result.  `tasks` keeps only the named tasks, in that
-  // order.
+  // order.  With options.encoders (RUN/encoders) the data is encoded as that run was trained, whatever it holds: values
+  // that the run does not know are row 0.
   static Dataset open(const Schema& schema, const std::string& folder, const PrepareOptions& options = {},
                       const std::vector<std::string>& tasks = {});
   // By the folder's schema.json, or the bundled schema whose files it holds.
@@ -40,6 +41,10 @@ class Dataset {
   const Schema& schema() const;
   const Manifest& manifest() const;
   const std::string& packed_folder() const;
+  // What its values are encoded with, and what its files held when it was opened.
+  const Encoders& encoders() const;
+  const Fingerprint& fingerprint() const;
+  const std::string& folder() const;
 
   // Counts and label rates; `refit` is train and validation together.  Tasks are those of spec().
   SplitStats stats(Split split) const;

@@ -41,7 +41,7 @@ double number_of(const Value& value) {
 int64_t EncodedFeature::row_of(std::string_view text) const {
   if (rule.encoding == Encoding::hash) return hash_row(text, rule.buckets);
   const uint32_t number = texts->find(text);
-  return number == Dictionary::kNone ? kUnknownRow : int64_t{number} + 1;
+  return number == Dictionary::kNone ? kUnknownRow : known_row(int64_t{number} + 1);
 }
 
 void EncodedFeature::put_number(double value, Cells& to) const {
@@ -113,10 +113,10 @@ void EncodedFeature::put_entity(const std::string& id, uint32_t number, Cells& t
     return put_missing(to);
   }
   if (spec().kind == FeatureKind::numeric) return to.values.push_back(stored.values.at(number));
-  if (!is_list()) return put_row(stored.ids.at(number), to);
+  if (!is_list()) return put_row(known_row(stored.ids.at(number)), to);
   const uint64_t list = stored.ids.at(number);
   for (uint64_t e = stored.list_offsets.at(list), end = stored.list_offsets.at(list + 1); e < end; ++e)
-    put_row(stored.list_elements.at(e), to);
+    put_row(known_row(stored.list_elements.at(e)), to);
   to.end_row();
 }
 

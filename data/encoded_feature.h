@@ -28,6 +28,7 @@ struct Cells {
 struct EncodedFeature : ExportedFeature {
   const Dictionary* texts = nullptr;  // of its vocabulary: row - 1 is a text's number
   PackedFeature stored;
+  int64_t known = INT64_MAX;  // rows of its table that the model knows; higher ones are unknown to it
 
   const FeatureSpec& spec() const { return rule.spec; }
   bool is_number() const { return rule.encoding >= Encoding::quantiles; }
@@ -40,6 +41,7 @@ struct EncodedFeature : ExportedFeature {
 
  private:
   int64_t row_of(std::string_view text) const;
+  int64_t known_row(int64_t row) const { return row < known ? row : kUnknownRow; }
   void put_number(double value, Cells& to) const;
   void put_cell(std::string_view text, Cells& to) const;
   static void put_row(int64_t row, Cells& to);

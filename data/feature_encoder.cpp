@@ -1,14 +1,15 @@
 #include "mixrec/data/feature_encoder.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/atomic_file.h"
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/encoded_feature.h"
 #include "mixrec/data/encodings.h"
 #include "mixrec/data/time_format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <set>
 #include <span>
 
@@ -19,20 +20,6 @@ namespace {
 constexpr int64_t kNoTime = INT64_MIN;
 constexpr int64_t kLargestSignal = 253;
 
-Dictionary read_texts(const std::string& path) {
-  std::ifstream in(path);
-  MR_CHECK(in, "cannot open ", path);
-  Dictionary texts;
-  std::string line, text;
-  while (std::getline(in, line)) {
-    text.clear();
-    for (size_t i = 0; i < line.size(); ++i)
-      text += line[i] != '\\' ? line[i] : line[++i] == 'n' ? '\n' : line[i];
-    texts.add(text);
-  }
-  return texts;
-}
-
 const Value* find(const Values& values, const std::string& name) {
   const auto found = values.find(name);
   return found == values.end() ? nullptr : &found->second;
@@ -41,7 +28,7 @@ const Value* find(const Values& values, const std::string& name) {
 }  // namespace
 
 struct FeatureEncoder::Impl {
-  explicit Impl(const std::string& folder);
+  Impl(const std::string& folder, TrainedOn trained_on);
 
   int64_t milliseconds(const Value& value) const;
   // From a moment to the time whose days are counted.
@@ -55,7 +42,7 @@ struct FeatureEncoder::Impl {
 
   FeatureExport rules;
   std::vector<EncodedFeature> features;
-  std::vector<std::unique_ptr<Dictionary>> vocabularies;
+  std::map<int64_t, Dictionary> vocabularies;  // by the number of their file
   Dictionary users, items;
   FeatureSet spec;
   std::map<std::string, size_t> by_name;
@@ -64,31 +51,62 @@ struct FeatureEncoder::Impl {
   std::vector<std::set<std::string>> event_names;
 };
 
-FeatureEncoder::Impl::Impl(const std::string& folder)
-    : rules(read_feature_export(folder + "/features.json")) {
+namespace {
+
+// What is stored of users or items, checked: rows lie inside their table, lists inside their elements.
+void read_stored(EncodedFeature& feature, const std::string& path, size_t entities) {
+  const bool numeric = feature.spec().kind == FeatureKind::numeric;
+  PackedFeature& stored = feature.stored;
+  if (numeric) stored.values = MappedArray<float>(path);
+  if (!numeric) stored.ids = MappedArray<uint32_t>(path);
+  const size_t cells = numeric ? stored.values.size() : stored.ids.size();
+  MR_CHECK(cells == entities, path, " is damaged: it has ", cells, " entries where ", entities,
+           " are expected");
+  if (numeric) return;
+  const auto below = [&](const MappedArray<uint32_t>& ids, size_t end, const std::string& file) {
+    const auto outside =
+        std::find_if(ids.data(), ids.data() + ids.size(), [&](uint32_t id) { return id >= end; });
+    MR_CHECK(outside == ids.data() + ids.size(), file, " is damaged: entry ", outside - ids.data(), " is ",
+             *outside, ", they end below ", end);
+  };
+  const auto rows = static_cast<size_t>(feature.spec().rows);
+  if (!feature.is_list()) return below(stored.ids, rows, path);
+  stored.list_offsets = MappedArray<uint64_t>(path + ".offsets");
+  stored.list_elements = MappedArray<uint32_t>(path + ".elements");
+  const uint64_t *offsets = stored.list_offsets.data(), count = stored.list_offsets.size();
+  MR_CHECK(count > 0 && offsets[0] == 0 && std::is_sorted(offsets, offsets + count) &&
+               offsets[count - 1] == stored.list_elements.size(),
+           path, ".offsets is damaged: it does not fit the ", stored.list_elements.size(), " elements");
+  below(stored.ids, count - 1, path);
+  below(stored.list_elements, rows, path + ".elements");
+}
+
+Dictionary read_lines(const std::string& path) { return parse_lines(read_text_file(path)); }
+
+}  // namespace
+
+FeatureEncoder::Impl::Impl(const std::string& folder, TrainedOn trained_on) {
+  const Encoders encoders = read_run_encoders(folder);
+  rules = read_feature_export(folder);
   const std::string base = folder + "/";
-  if (std::filesystem::exists(base + "users.txt")) users = read_texts(base + "users.txt");
-  if (std::filesystem::exists(base + "items.txt")) items = read_texts(base + "items.txt");
-  for (int64_t t = 0; t < rules.vocabularies; ++t)
-    vocabularies.push_back(
-        std::make_unique<Dictionary>(read_texts(concat_message(base, "vocabulary.", t, ".txt"))));
+  if (std::filesystem::exists(base + "users.txt")) users = read_lines(base + "users.txt");
+  if (std::filesystem::exists(base + "items.txt")) items = read_lines(base + "items.txt");
   for (size_t f = 0; f < rules.features.size(); ++f) {
     EncodedFeature feature{rules.features[f], nullptr, {}};
-    if (feature.vocabulary >= 0) feature.texts = vocabularies[static_cast<size_t>(feature.vocabulary)].get();
-    if (feature.is_stored()) {
-      const std::string path = concat_message(base, "feature.", f);
-      const bool numeric = feature.spec().kind == FeatureKind::numeric;
-      if (numeric) feature.stored.values = MappedArray<float>(path);
-      if (!numeric) feature.stored.ids = MappedArray<uint32_t>(path);
-      if (feature.is_list()) {
-        feature.stored.list_offsets = MappedArray<uint64_t>(path + ".offsets");
-        feature.stored.list_elements = MappedArray<uint32_t>(path + ".elements");
-      }
-      const size_t cells = numeric ? feature.stored.values.size() : feature.stored.ids.size(),
-                   entities = feature.by == Keyed::user ? users.size() : items.size();
-      MR_CHECK(cells == entities, path, " is damaged: it has ", cells, " entries where ", entities,
-               " are expected");
+    if (feature.vocabulary >= 0) {
+      const Encoders::Table* table = encoders.find_table(feature.spec().table_name());
+      MR_CHECK(table && table->vocabulary == feature.vocabulary && table->rows == feature.spec().rows, folder,
+               "/features.json is damaged: feature '", feature.spec().name,
+               "' has another table than encoders.json says");
+      if (!vocabularies.contains(feature.vocabulary))
+        vocabularies[feature.vocabulary] = encoders.vocabulary(*table);
+      feature.texts = &vocabularies[feature.vocabulary];
+      // Format 1 left out the values that its model does not know.
+      if (encoders.format > 1 && trained_on == TrainedOn::training_part) feature.known = table->rows_training;
     }
+    if (feature.is_stored())
+      read_stored(feature, concat_message(base, "feature.", f),
+                  feature.by == Keyed::user ? users.size() : items.size());
     const std::string& name = feature.spec().name;
     const bool of_candidate = feature.spec().scope == FeatureScope::candidate;
     if (of_candidate) candidate_names.insert(name);
@@ -372,7 +390,8 @@ class RequestEncoder {
 
 }  // namespace
 
-FeatureEncoder::FeatureEncoder(const std::string& folder) : impl_(std::make_shared<const Impl>(folder)) {}
+FeatureEncoder::FeatureEncoder(const std::string& folder, TrainedOn trained_on)
+    : impl_(std::make_shared<const Impl>(folder, trained_on)) {}
 
 const FeatureSet& FeatureEncoder::spec() const { return impl_->spec; }
 const std::string& FeatureEncoder::user_column() const { return impl_->rules.user_column; }

@@ -1,7 +1,7 @@
 // From raw values to what a model reads, one request at a time and without the data set.
 //
-//   write_features(data, TrainedOn::whole_period, "run/features");
-//   FeatureEncoder encoder("run/features");
+//   write_features(data, "run/encoders");
+//   FeatureEncoder encoder("run/encoders", TrainedOn::whole_period);
 //   RequestBatch batch = encoder.encode({.user = "17", .time = 1651536000, .history = {"5", "9"},
 //                                        .candidates = {"12", {"13", {{"price", 9.5}}}}});
 //
@@ -68,13 +68,16 @@ struct EncodeNotes {
   std::map<std::string, int64_t> later_events;
 };
 
-// Writes all that FeatureEncoder needs into `folder`, whole or not at all: features.json, vocabularies, the tables of
-// users and items.  `trained_on` says which rows the model knows.
-void write_features(const Dataset& data, TrainedOn trained_on, const std::string& folder);
+// Writes all that FeatureEncoder and data.encoders() need into `folder`, whole or not at all (data/feature_export.h).
+// All of it comes from the packed form that `data` has open.  `labels` say whose the folder is.
+void write_features(const Dataset& data, const std::string& folder,
+                    const std::map<std::string, std::string>& labels = {});
 
 class FeatureEncoder {
  public:
-  explicit FeatureEncoder(const std::string& folder);
+  // `trained_on` says which rows the model knows: values that only later ones hold are unknown to it.  Throws, naming
+  // the file, when one is missing, damaged or was edited.
+  FeatureEncoder(const std::string& folder, TrainedOn trained_on);
 
   const FeatureSet& spec() const;
   const std::string& user_column() const;  // the log's names of the ids

@@ -1,11 +1,13 @@
 #include "mixrec/data/feature_export.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/atomic_file.h"
+#include "mixrec/data/encoders/checked_folder.h"
 #include "mixrec/data/feature_encoder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace mixrec {
@@ -47,29 +49,22 @@ namespace {
 namespace fs = std::filesystem;
 
 template <class T>
-void copy_cells(const MappedArray<T>& cells, const std::string& to, T end) {
+void write_cells(const MappedArray<T>& cells, const std::string& to) {
   FileWriter out(to);
-  for (size_t i = 0; i < cells.size(); ++i) out.append(cells[i] < end ? cells[i] : T{kUnknownRow});
+  out.write(cells.data(), cells.size() * sizeof(T));
   out.close(true);
 }
 
-void copy_lines(const std::string& from, const std::string& to, int64_t lines) {
-  std::ifstream in(from);
-  MR_CHECK(in, "cannot open ", from);
+void write_text(const std::string& text, const std::string& to) {
   FileWriter out(to);
-  std::string line;
-  for (int64_t l = 0; l < lines; ++l) {
-    MR_CHECK(std::getline(in, line), from, " ends after ", l, " lines of ", lines);
-    line += '\n';
-    out.write(line.data(), line.size());
-  }
+  out.write(text.data(), text.size());
   out.close(true);
 }
 
 class Exporter {
  public:
-  Exporter(const PackedData& data, TrainedOn trained_on, const std::string& folder)
-      : data_(data), trained_on_(trained_on), from_(data.folder + "/"), to_(folder + "/") {}
+  Exporter(const PackedData& data, const std::string& folder)
+      : data_(data), encoders_(data.form.encoders), to_(folder + "/") {}
 
   void run() {
     const Schema& schema = data_.schema;
@@ -77,6 +72,9 @@ class Exporter {
     if (schema.time) export_.time_unit = schema.time->unit, export_.time_format = schema.time->format;
     export_.utc_offset_hours = schema.utc_offset_hours;
     export_.tasks = data_.spec.tasks;
+    export_.vocabularies = static_cast<int64_t>(encoders_.tables.size());
+    MR_CHECK(encoders_.format > 1, "a run cannot be begun with the encoders of format 1 in ",
+             encoders_.folder);
     for (size_t f = 0; f < data_.features.size(); ++f) add_feature(f);
     for (size_t h = 0; h < data_.histories.size(); ++h) {
       const HistoryRule& rule = schema.histories[h];
@@ -87,16 +85,19 @@ class Exporter {
       return std::any_of(export_.features.begin(), export_.features.end(),
                          [&](const auto& feature) { return feature.is_stored() && feature.by == by; });
     };
-    if (stored(Keyed::user)) copy_lines(from_ + "users.txt", to_ + "users.txt", data_.manifest.users);
-    if (stored(Keyed::item)) copy_lines(from_ + "items.txt", to_ + "items.txt", data_.manifest.items);
+    if (stored(Keyed::user)) write_cells(data_.users, to_ + "users.txt");
+    if (stored(Keyed::item)) write_cells(data_.items, to_ + "items.txt");
     json text = export_;
     text["version"] = FeatureExport::kVersion;
     const bool by_day = data_.schema.snapshot == Snapshot::day && data_.schema.time && !data_.schema.date;
     text["snapshot"] = by_day ? "day" : "time";
-    const std::string dumped = text.dump(1) + "\n";
-    FileWriter out(to_ + "features.json");
-    out.write(dumped.data(), dumped.size());
-    out.close(true);
+    write_text(text.dump(1) + "\n", to_ + "features.json");
+    write_text(nlohmann::ordered_json::parse(schema.json).dump(1) + "\n", to_ + "schema.json");
+    write_text(read_text_file(encoders_.folder + "/encoders.json"), to_ + "encoders.json");
+    for (const auto& table : encoders_.tables)
+      if (table.vocabulary >= 0)
+        fs::copy_file(encoders_.vocabulary_file(table),
+                      to_ + concat_message("vocabulary.", table.vocabulary, ".txt"));
   }
 
  private:
@@ -109,71 +110,162 @@ class Exporter {
     feature.of_entity = rule.joined.empty() && rule.part.empty() && !rule.rate &&
                         ((feature.by == Keyed::user && rule.column == data_.schema.user) ||
                          (feature.by == Keyed::item && rule.column == data_.schema.item));
-    const std::string file = concat_message("feature.", f), numbers = from_ + file + ".numbers";
-    if (fs::exists(numbers)) {
-      const MappedArray<double> kept(numbers);
-      feature.numbers.assign(kept.data(), kept.data() + kept.size());
-    }
-    if (rule.encoding == Encoding::vocabulary && rule.part.empty() && !rule.matches)
-      feature.vocabulary = vocabulary(rule.spec.table_name());
-    if (feature.is_stored()) copy_side(data_.features[f], file);
+    if (const Encoders::Feature* counted = encoders_.find_feature(rule.spec.name))
+      feature.numbers = counted->numbers;
+    const Encoders::Table* table = encoders_.find_table(rule.spec.table_name());
+    if (rule.encoding == Encoding::vocabulary && rule.part.empty() && !rule.matches && table)
+      feature.vocabulary = table->vocabulary;
+    if (feature.is_stored()) write_side(data_.features[f], to_ + concat_message("feature.", f));
     export_.features.push_back(std::move(feature));
   }
 
-  // Values beyond what the model knows are left out, and cells that hold them become unknown.
-  void copy_side(const PackedFeature& side, const std::string& file) {
-    const uint32_t known = trained_on_ == TrainedOn::training_part ? side.known : UINT32_MAX;
-    if (side.values.size() > 0)
-      return copy_cells(side.values, to_ + file, std::numeric_limits<float>::infinity());
-    copy_cells(side.ids, to_ + file, side.list_offsets.size() > 0 ? UINT32_MAX : known);
+  static void write_side(const PackedFeature& side, const std::string& path) {
+    if (side.values.size() > 0) return write_cells(side.values, path);
+    write_cells(side.ids, path);
     if (side.list_offsets.size() == 0) return;
-    copy_cells(side.list_offsets, to_ + file + ".offsets", UINT64_MAX);
-    copy_cells(side.list_elements, to_ + file + ".elements", known);
-  }
-
-  int64_t vocabulary(const std::string& table) {
-    const auto found = std::find(tables_.begin(), tables_.end(), table);
-    if (found != tables_.end()) return found - tables_.begin();
-    const auto& tables = data_.manifest.tables;
-    const auto info =
-        std::find_if(tables.begin(), tables.end(), [&](const auto& one) { return one.name == table; });
-    MR_CHECK(info != tables.end(), data_.folder, " has no table '", table, "'");
-    const int64_t rows = trained_on_ == TrainedOn::training_part ? info->rows_training : info->rows;
-    copy_lines(concat_message(from_, "vocabulary.", info - tables.begin(), ".txt"),
-               concat_message(to_, "vocabulary.", tables_.size(), ".txt"), rows - 1);
-    tables_.push_back(table);
-    return export_.vocabularies++;
+    write_cells(side.list_offsets, path + ".offsets");
+    write_cells(side.list_elements, path + ".elements");
   }
 
   const PackedData& data_;
-  const TrainedOn trained_on_;
-  const std::string from_, to_;
+  const Encoders& encoders_;
+  const std::string to_;
   FeatureExport export_;
-  std::vector<std::string> tables_;
 };
+
+// What does not add up in a file that people may have edited.
+void check_export(const FeatureExport& features, const std::string& path) {
+  const auto check = [&](bool fits, const auto&... what) {
+    MR_CHECK(fits, path, " is damaged: ", concat_message(what...));
+  };
+  const auto within = [](auto value, auto last) { return value <= last; };
+  for (const ExportedFeature& feature : features.features) {
+    const FeatureRule& rule = feature.rule;
+    const FeatureSpec& spec = rule.spec;
+    const auto is = [&](bool fits, const char* what) { check(fits, "feature '", spec.name, "': ", what); };
+    is(within(feature.by, Keyed::none) && within(spec.kind, FeatureKind::numeric) &&
+           within(spec.group, FeatureGroup::event) && within(spec.scope, FeatureScope::event) &&
+           within(rule.encoding, Encoding::numeric),
+       "it is of no known kind");
+    is(spec.rows >= 0 && spec.rows <= UINT32_MAX && spec.width > 0 && spec.width < (1 << 20),
+       "its table has no possible size");
+    is(rule.encoding != Encoding::hash || rule.matches || (rule.buckets > 0 && rule.buckets + 1 == spec.rows),
+       "its buckets do not fit its table");
+    is(feature.vocabulary >= -1 && feature.vocabulary < features.vocabularies, "its vocabulary is not there");
+    const bool needs = rule.encoding == Encoding::vocabulary && rule.part.empty() && !rule.matches &&
+                       spec.kind != FeatureKind::numeric;
+    is(!needs || feature.vocabulary >= 0, "it has no vocabulary");
+    const size_t least = spec.kind != FeatureKind::numeric ? 0 : rule.rate ? 3 : 2;
+    is(feature.numbers.size() >= least, "its numbers are missing");
+    is(std::all_of(feature.numbers.begin(), feature.numbers.end(),
+                   [](double number) { return std::isfinite(number); }),
+       "one of its numbers is not finite");
+  }
+  for (const ExportedHistory& history : features.histories) {
+    const auto is = [&](bool fits, const char* what) {
+      check(fits, "history '", history.spec.name, "': ", what);
+    };
+    is(history.spec.max_length > 0, "it has no possible length");
+    is(history.spec.features.size() ==
+           history.features.size() + history.signals.size() + history.gap + history.position,
+       "its columns do not fit its features");
+    for (const size_t f : history.features)
+      is(f < features.features.size() && features.features[f].rule.spec.scope == FeatureScope::candidate,
+         "one of its features is not there");
+  }
+  const auto names = [](const auto& all, const std::string& name, const auto& name_of) {
+    return std::any_of(all.begin(), all.end(), [&](const auto& one) { return name_of(one) == name; });
+  };
+  for (const ExportedFeature& feature : features.features) {
+    if (!feature.rule.matches) continue;
+    const MatchRule& rule = *feature.rule.matches;
+    check(names(features.histories, rule.history, [](const auto& one) { return one.spec.name; }) &&
+              names(features.features, rule.key, [](const auto& one) { return one.rule.spec.name; }) &&
+              rule.cap > 0 && rule.cap < INT32_MAX,
+          "feature '", feature.rule.spec.name, "' counts what is not there");
+  }
+  check(!features.tasks.empty(), "it has no task");
+  for (const TaskSpec& task : features.tasks)
+    check(task.kept_negatives > 0 && task.kept_negatives <= 1, "the task '", task.name,
+          "' keeps no possible share of negatives");
+}
+
+// What a folder of format 1 implies: its vocabularies end with the last value that the model knows.
+Encoders encoders_of_format_1(const std::string& folder) {
+  const FeatureExport features = read_feature_export(folder);
+  Encoders encoders;
+  encoders.folder = folder;
+  encoders.format = 1;
+  for (const ExportedFeature& feature : features.features) {
+    const FeatureSpec& spec = feature.rule.spec;
+    encoders.features.push_back({spec.name, feature.numbers, 0});
+    if (spec.rows == 0 || encoders.find_table(spec.table_name())) continue;
+    int64_t known = spec.rows;
+    if (feature.vocabulary >= 0)
+      known = 1 + describe_file(concat_message(folder, "/vocabulary.", feature.vocabulary, ".txt")).lines;
+    MR_CHECK(known <= spec.rows, folder, "/vocabulary.", feature.vocabulary, ".txt has ", known - 1,
+             " lines, its table has room for ", spec.rows - 1);
+    encoders.tables.push_back({spec.table_name(), spec.rows, known, feature.vocabulary});
+  }
+  for (const ExportedHistory& history : features.histories) {
+    auto& rows = encoders.signal_rows.emplace_back();
+    for (size_t s = 0; s < history.signals.size(); ++s)
+      rows.push_back(history.spec.features[history.features.size() + s].rows);
+  }
+  std::string all;
+  for (const auto& entry : fs::directory_iterator(folder))
+    all += describe_file(entry.path()).hash + entry.path().filename().string() + "\n";
+  encoders.id = "format-1-" + hash_of(read_text_file(folder + "/features.json") + all);
+  return encoders;
+}
 
 }  // namespace
 
-void write_features(const Dataset& data, TrainedOn trained_on, const std::string& folder) {
+void write_features(const Dataset& data, const std::string& folder,
+                    const std::map<std::string, std::string>& labels) {
   AtomicFolder out(folder);
-  Exporter(data.packed(), trained_on, out.folder()).run();
+  Exporter(data.packed(), out.folder()).run();
+  write_index(out.folder(), Encoders::kFormat, labels);
   out.commit();
 }
 
-FeatureExport read_feature_export(const std::string& path) {
-  std::ifstream in(path);
-  MR_CHECK(in, "cannot open ", path);
+FeatureExport read_feature_export(const std::string& folder) {
+  const std::string path = folder + "/features.json";
+  FeatureExport features;
   try {
-    const json text = json::parse(in);
-    const int version = text.at("version");
-    MR_CHECK(version == FeatureExport::kVersion, path, " has version ", version, ", this program reads ",
-             FeatureExport::kVersion);
-    auto features = text.get<FeatureExport>();
+    const json text = json::parse(read_text_file(path));
+    features = text.get<FeatureExport>();
+    features.version = text.at("version");
     if (text.value("snapshot", "time") == "day") features.snapshot = Snapshot::day;
-    return features;
   } catch (const json::exception& error) {
     MR_FAIL(path, " is damaged: ", error.what());
   }
+  MR_CHECK(features.version >= 1 && features.version <= FeatureExport::kVersion, path, " has version ",
+           features.version, "; this program reads versions up to ", FeatureExport::kVersion,
+           ": a newer release of mixrec reads it");
+  check_export(features, path);
+  return features;
+}
+
+void check_same_rules(const FeatureExport& features, const Schema& schema, const std::string& folder) {
+  const auto text = [](FeatureRule rule, int64_t rows) {
+    rule.spec.rows = rows;
+    return json(rule).dump();
+  };
+  bool same = features.features.size() == schema.features.size() &&
+              features.histories.size() == schema.histories.size();
+  for (size_t f = 0; same && f < schema.features.size(); ++f)
+    same = text(features.features[f].rule, 0) == text(schema.features[f], 0);
+  for (size_t h = 0; same && h < schema.histories.size(); ++h)
+    same = features.histories[h].spec.name == schema.histories[h].name &&
+           features.histories[h].spec.max_length == schema.histories[h].length &&
+           features.histories[h].signals == schema.histories[h].signals;
+  MR_CHECK(same, "the schema has other features or histories than the run in ", folder,
+           " was trained with; give the data with the schema of then");
+}
+
+Encoders read_run_encoders(const std::string& folder) {
+  return has_index(folder) ? read_encoders(folder) : encoders_of_format_1(folder);
 }
 
 }  // namespace mixrec

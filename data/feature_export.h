@@ -1,9 +1,15 @@
 // How the features of a data set lie in a folder of their own; data/feature_encoder.h uses them.
 //
-//   features.json        the rules of features and histories, tasks, table sizes, edges, means and deviations
-//   vocabulary.T.txt     texts of table T's rows 1, 2, …, one a line: those that the model knows
+//   index.json           every other file with its bytes, lines and hash
+//   encoders.json        what was counted (data/encoders/encoders.h): table sizes, edges, means and deviations
+//   vocabulary.T.txt     texts of a table's rows 1, 2, …, one a line
+//   schema.json          the schema: rules of tasks, shares of negatives that training keeps, …
+//   features.json        the same as features and histories are made by it, defaults filled in
 //   users.txt items.txt  their ids, one a line, and
 //   feature.F            what features say of them, in this order, as in the packed form (data/packing/packing_encode.cpp)
+//
+// In format 1 there is neither index.json, encoders.json nor schema.json, and a vocabulary ends with the last value that
+// the model knows.
 #pragma once
 
 #include "mixrec/data/packing/packed_data.h"
@@ -32,7 +38,9 @@ struct ExportedHistory {
 };
 
 struct FeatureExport {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;
+
+  int64_t version = kVersion;
 
   std::string user_column, item_column;
   std::string time_unit, time_format;  // both "": the order of rows
@@ -46,6 +54,14 @@ struct FeatureExport {
   int64_t vocabularies = 0;
 };
 
-FeatureExport read_feature_export(const std::string& path);
+// Reads FOLDER/features.json.  Throws when it is damaged, of a newer version, or does not add up: a number of a feature,
+// a vocabulary or a history that is not there.
+FeatureExport read_feature_export(const std::string& folder);
+
+// Throws when the schema makes features or histories by other rules than `features`, which lie in `folder`.
+void check_same_rules(const FeatureExport& features, const Schema& schema, const std::string& folder);
+
+// The encoders of a run's folder: of a format 1 folder those that its features.json implies.
+Encoders read_run_encoders(const std::string& folder);
 
 }  // namespace mixrec

@@ -154,6 +154,8 @@ struct Schema {
   Snapshot snapshot = Snapshot::day;
   bool freeze = true;  // no event after the last training row enters any history
 
+  // The whole schema as one line of JSON.
+  std::string json;
   // All that decides the packed form, as one line of JSON: equal texts, equal packed forms.
   std::string packed_key;
 

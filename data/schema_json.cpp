@@ -394,6 +394,7 @@ Schema parse_schema(const std::string& text, const std::string& called) {
   read_protocol(in, schema);
   in.finish();
   detail::check_names(schema, called);
+  schema.json = json.dump_without({});
   schema.packed_key = json.dump_without(kModelKeys);
   return schema;
 }

@@ -101,7 +101,7 @@ TEST_SUITE("data encodings") {
     CHECK(ids(data, Split::test, "city") == std::vector<int64_t>{home[at[2]]});
     CHECK(data.spec().features[feature(data, "home")].rows ==
           data.spec().features[feature(data, "city")].rows);
-    std::ifstream notes(data.packed_folder() + "/vocabulary.3.txt");
+    std::ifstream notes(data.packed_folder() + "/encoders/vocabulary.3.txt");
     std::string first;
     std::getline(notes, first);
     CHECK(first == "a, \"b\"");

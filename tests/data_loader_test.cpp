@@ -239,7 +239,7 @@ TEST_SUITE("data loader") {
     CHECK(!prepared(kSchema));
     folder.write("log.csv", random_log(501));
     CHECK(prepared(kSchema));
-    CHECK(said.find("log.csv has changed") != std::string::npos);
+    CHECK(said.find("the data has changed: log.csv: ") != std::string::npos);
   }
 
   TEST_CASE("a damaged packed form and a full disk are said to be that") {

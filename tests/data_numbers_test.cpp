@@ -25,8 +25,8 @@ Small one_test_day() {
 // Bit for bit: what the encoder of requests makes of each training cell.
 void check_scored_alike(const Dataset& data, const DataFolder& folder, const std::vector<std::string>& cells,
                         const std::string& name) {
-  write_features(data, TrainedOn::whole_period, folder.path("features"));
-  const FeatureEncoder encoder(folder.path("features"));
+  write_features(data, folder.path("encoders"));
+  const FeatureEncoder encoder(folder.path("encoders"), TrainedOn::whole_period);
   const RequestBatch packed = all_rows(data, Split::train);
   const size_t f = feature(data, name);
   for (size_t row = 0; row < packed.row.size(); ++row) {

@@ -49,7 +49,7 @@ std::vector<std::string> vocabulary(const Dataset& data, const std::string& tabl
   const auto& tables = data.manifest().tables;
   for (size_t t = 0; t < tables.size(); ++t) {
     if (tables[t].name != table) continue;
-    std::ifstream in(data.packed_folder() + "/vocabulary." + std::to_string(t) + ".txt");
+    std::ifstream in(data.packed_folder() + "/encoders/vocabulary." + std::to_string(t) + ".txt");
     std::vector<std::string> rows{"(unknown)"};
     for (std::string line; std::getline(in, line);) rows.push_back(line);
     return rows;

@@ -178,8 +178,8 @@ TEST_SUITE("data times") {
     const auto hours = ids(data, Split::train, "hour"), weekdays = ids(data, Split::train, "weekday");
     CHECK(hours == std::vector<int64_t>{2, 1, 16});
     CHECK(weekdays == std::vector<int64_t>{7, 1, 2});
-    write_features(data, TrainedOn::whole_period, folder.path("features"));
-    const FeatureEncoder encoder(folder.path("features"));
+    write_features(data, folder.path("encoders"));
+    const FeatureEncoder encoder(folder.path("encoders"), TrainedOn::whole_period);
     ScoreRequest request{.user = "u", .time = "2022-05-03T12:00:00-0100"};
     request.candidates.emplace_back("i0");
     const RequestBatch batch = encoder.encode(request);

@@ -135,8 +135,8 @@ struct Prepared {
     return Dataset::open(parse_schema(kSchema), folder.path());
   }
   FeatureEncoder encoder(TrainedOn trained_on) const {
-    write_features(data, trained_on, folder.path("features"));
-    return FeatureEncoder(folder.path("features"));
+    write_features(data, folder.path("encoders"));
+    return FeatureEncoder(folder.path("encoders"), trained_on);
   }
   DataFolder folder;
   Dataset data;

@@ -76,7 +76,8 @@ TEST_SUITE("scorer") {
       const Scorer scorer(run.path());
       Config config = load_config(run.path() + "/config.json", {});
       const Dataset data = open_data(config.data);
-      const auto loaded = load_model(RunFolder::resume(run.path()), config, data.spec(), kCpu, {});
+      const RunFolder folder = RunFolder::resume(run.path());
+      const auto loaded = load_model(folder, read_record(folder), config, data.spec(), kCpu, {});
 
       // The log's rows in raw values; histories are the user's rows of earlier days of the training part.
       struct Row {
@@ -246,17 +247,13 @@ TEST_SUITE("scorer") {
     }
   }
 
-  TEST_CASE("a run from before features/ makes them from its data, or says what it lacks") {
+  TEST_CASE("a scorer needs the run folder alone, and says what it lacks") {
     const Run run("mlp", R"({"hidden": 8})");
     const std::vector<float> before = Scorer(run.path()).score(some_request()).values();
-    std::filesystem::remove_all(run.path() + "/features");
+    std::filesystem::remove_all(run.data);
     CHECK(Scorer(run.path()).score(some_request()).values() == before);
-    std::filesystem::remove_all(run.path() + "/features");
-    std::filesystem::rename(run.data, run.folder / "moved");
-    CHECK(holds(message_of([&] { Scorer scorer(run.path()); }), "give --data DIR"));
-    CHECK(Scorer(run.path(), {.data = run.folder / "moved"}).score(some_request()).values() == before);
-    std::filesystem::remove_all(run.folder / "moved");
-    CHECK(Scorer(run.path()).score(some_request()).values() == before);
+    std::filesystem::remove_all(run.path() + "/encoders");
+    CHECK(holds(message_of([&] { Scorer scorer(run.path()); }), "encoders/index.json"));
   }
 
   TEST_CASE("verify: every way to compute the same rows agrees within its bounds") {

@@ -108,7 +108,8 @@ std::map<std::string, std::string> run_content(const std::string& path) {
     all[header.name] = bytes;
   }
   for (const auto& [key, value] : file.metadata())
-    if (key != "seconds" && key != "train_seconds" && key != "metrics_bytes") all["scalar " + key] = value;
+    if (key != "seconds" && key != "train_seconds" && key != "metrics_bytes" && key != "run")
+      all["scalar " + key] = value;
   return all;
 }
 

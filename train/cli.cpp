@@ -178,7 +178,6 @@ void add_score(CLI::App& app, ScoreArguments& to) {
                  "on a card: sizes of requests whose work is recorded and kept; 0 = none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  app.add_option("--data", to.data, "data folder, for runs that hold no features/ yet");
   add_device(app, to.device, to.precision, "auto and f32");
   app.footer(R"(
 A request and its answer:

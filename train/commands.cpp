@@ -13,7 +13,7 @@
 #include "mixrec/train/predictions.h"
 #include "mixrec/train/progress.h"
 #include "mixrec/train/report.h"
-#include "mixrec/train/run_folder.h"
+#include "mixrec/train/run_data.h"
 #include "mixrec/train/serve/score_lines.h"
 
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 namespace mixrec {
@@ -46,7 +47,14 @@ std::string new_run_name(const std::string& model) {
   return "runs/" + model + "-" + date;
 }
 
-Config resolve_config(const TrainArguments& arguments) {
+// The model's options with every default, so that a run means the same when a default changes.
+void complete_model(ModelConfig& model, const std::vector<ModelEntry>& own_models) {
+  auto options = nlohmann::ordered_json::parse(find_model(model.name, own_models).default_options);
+  options.merge_patch(nlohmann::ordered_json::parse(model.options.text));
+  model.options.text = options.dump();
+}
+
+Config resolve_config(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models) {
   std::vector<std::string> sets = arguments.sets;
   if (arguments.seed >= 0) sets.push_back("train.seed=" + std::to_string(arguments.seed));
   if (arguments.threads > 0) sets.push_back("train.threads=" + std::to_string(arguments.threads));
@@ -58,6 +66,7 @@ Config resolve_config(const TrainArguments& arguments) {
   if (!arguments.data.empty()) config.data.path = arguments.data;
   MR_CHECK(!config.data.path.empty(), "no data folder is named: give --data or data.path");
   make_absolute(config.data);
+  complete_model(config.model, own_models);
   return config;
 }
 
@@ -72,6 +81,16 @@ Dataset open_with_progress(const DataConfig& config, bool quiet, bool again = fa
   return open_data(
       config, [&](const std::string& line) { progress.say(line); }, again,
       [&](const std::string& stage, double share) { progress.stage(stage, share); });
+}
+
+// With the run's encoders.
+Dataset open_with_progress(const RunFolder& folder, const RunRecord& record, const Config& config,
+                           bool quiet) {
+  Progress progress(stderr, quiet);
+  PrepareOptions options;
+  options.report = [&](const std::string& line) { progress.say(line); };
+  options.progress = [&](const std::string& stage, double share) { progress.stage(stage, share); };
+  return open_run_data(folder, record, config, config.data.path, options);
 }
 
 // The model of a run with the weights that it chose, and the data it is asked about.
@@ -89,10 +108,13 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   if (!arguments.precision.empty()) sets.push_back("train.precision=" + arguments.precision);
   Config config = load_config(folder.config_path(), sets);
   const Device device = choose_device(config.train.device);
-  if (!arguments.data.empty()) config.data.path = fs::absolute(arguments.data);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
-  Dataset data = open_with_progress(config.data, false);
-  LoadedModel loaded = load_model(folder, config, data.spec(), device, own_models);
+  const RunRecord record = read_record(folder);
+  const TrainedOn known = trained_on(folder);
+  config.data.path = find_run_data(folder, record, config, arguments.data);
+  Dataset data = open_with_progress(folder, record, config, false);
+  for (const std::string& sentence : unknown_values(data, split_of(arguments.split), known)) say(sentence);
+  LoadedModel loaded = load_model(folder, record, config, data.spec(), device, own_models);
   EvaluateOptions options;
   options.trained_on = loaded.trained_on;
   options.batch_size = 4 * config.data.batch_size;
@@ -100,6 +122,21 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   options.workers = static_cast<int>(config.data.workers);
   options.compute = choose_precision(config.train.precision);
   return {std::move(config), std::move(data), std::move(loaded.model), options};
+}
+
+// Throws unless the run in arguments.out can go on with this configuration and the data as it is now.
+void check_resume(const TrainArguments& arguments, Config& config) {
+  const RunFolder folder = RunFolder::resume(arguments.out);
+  const RunRecord record = read_record(folder);
+  if (arguments.data.empty() && arguments.config.empty())
+    config.data.path = find_run_data(folder, record, config, "");
+  const bool schema_there = std::all_of(config.data.schema.begin(), config.data.schema.end(),
+                                        [](const std::string& path) { return fs::exists(path); });
+  const Schema schema = schema_there && (!config.data.schema.empty() || record.format == 1 ||
+                                         fs::exists(config.data.path + "/schema.json"))
+                            ? open_schema(config.data)
+                            : load_schema(folder.encoders_path() + "/schema.json");
+  check_resumable(folder, record, config, schema.json, content_of(schema, config.data.path));
 }
 
 Dataset open_arguments(const DataArguments& arguments) {
@@ -128,18 +165,26 @@ std::string options_in_rows(const std::string& option_help) {
 }  // namespace
 
 int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models) {
-  const Config config = resolve_config(arguments);
+  Config config = resolve_config(arguments, own_models);
   const std::string out = arguments.out.empty() ? new_run_name(config.model.name) : arguments.out;
-  if (arguments.resume && fs::exists(out + "/result.json")) {
-    if (!arguments.quiet) say(out + " is finished");
-    std::fputs(read_text_file(out + "/result.json").c_str(), stdout);
-    return 0;
+  if (arguments.resume) {
+    check_resume(arguments, config);
+    if (fs::exists(out + "/result.json")) {
+      if (!arguments.quiet) say(out + " is finished");
+      std::fputs(read_text_file(out + "/result.json").c_str(), stdout);
+      return 0;
+    }
   }
   // Before the data is read, which may take minutes the first time.
   if (!arguments.resume) RunFolder::check_free(out);
   choose_device(config.train.device);
   if (config.train.threads > 0) set_num_threads(static_cast<int>(config.train.threads));
-  const Dataset data = open_with_progress(config.data, arguments.quiet);
+  const auto open = [&] {
+    if (!arguments.resume) return open_with_progress(config.data, arguments.quiet);
+    const RunFolder folder = RunFolder::resume(out);
+    return open_with_progress(folder, read_record(folder), config, arguments.quiet);
+  };
+  const Dataset data = open();
   const auto model = build_model(config, data.spec(), own_models);
   if (!arguments.quiet) say("run folder " + out);
   const FitResult result = fit_model(
@@ -181,8 +226,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
                        .precision = arguments.precision,
                        .threads = arguments.threads,
                        .graphs = arguments.graphs,
-                       .cache_bytes = arguments.cache_mb << 20,
-                       .data = arguments.data},
+                       .cache_bytes = arguments.cache_mb << 20},
                       own_models);
   // Opened by name, so that it can be asked how much has arrived.
   const std::string source = arguments.in == "-" ? "/dev/stdin" : arguments.in;

@@ -33,7 +33,6 @@ struct RunArguments {
 
 struct ScoreArguments {
   std::string run;
-  std::string data;                 // for runs without features/
   std::string in = "-", out = "-";  // files; "-" is stdin and stdout
   int threads = 0;                  // 0 = what OpenMP takes
   int64_t graphs = 32;              // on a card: recorded sizes of requests that are kept

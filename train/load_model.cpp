@@ -30,9 +30,10 @@ std::unique_ptr<RankingModel> build_model(const Config& config, const FeatureSet
   return find_model(config.model.name, own_models).build(spec, config.model.options.text, rng);
 }
 
-LoadedModel load_model(const RunFolder& folder, const Config& config, const FeatureSet& spec, Device device,
-                       const std::vector<ModelEntry>& own_models) {
+LoadedModel load_model(const RunFolder& folder, const RunRecord& record, const Config& config,
+                       const FeatureSet& spec, Device device, const std::vector<ModelEntry>& own_models) {
   check_chosen(folder);
+  record.check(load_scalars(folder.best_path()), folder.best_path());
   LoadedModel loaded{build_model(config, spec, own_models)};
   const Scalars scalars = load_tensors(folder.best_path(), named_tensors(loaded.model->parameters()));
   to_device(loaded.model->parameters(), device);

@@ -4,7 +4,7 @@
 #include "mixrec/data/dataset.h"
 #include "mixrec/models/model.h"
 #include "mixrec/train/config.h"
-#include "mixrec/train/run_folder.h"
+#include "mixrec/train/run_record.h"
 
 #include <memory>
 #include <vector>
@@ -20,9 +20,9 @@ struct LoadedModel {
   TrainedOn trained_on = TrainedOn::training_part;
 };
 
-// Throws when the run has not chosen any weights yet.
-LoadedModel load_model(const RunFolder& folder, const Config& config, const FeatureSet& spec, Device device,
-                       const std::vector<ModelEntry>& own_models);
+// Throws when the run has not chosen any weights yet, or when they are another run's.
+LoadedModel load_model(const RunFolder& folder, const RunRecord& record, const Config& config,
+                       const FeatureSet& spec, Device device, const std::vector<ModelEntry>& own_models);
 
 // Which rows the run's weights were fitted on.
 TrainedOn trained_on(const RunFolder& folder);

@@ -115,11 +115,12 @@ std::vector<size_t> repeated_columns(const Schema& schema, const CsvReader& read
 
 void check_unchanged(const Dataset& data, const std::string& folder, int64_t rows_read) {
   const Schema& schema = data.schema();
-  const std::string changed =
-      stale_because(data.manifest(), schema.packed_key, schema.source_files(), folder);
-  MR_CHECK(changed.empty() && rows_read == data.manifest().rows_read,
-           changed.empty() ? schema.files.front() + " has changed" : changed,
-           " since the data set was prepared: its rows no longer belong to these predictions; ask again");
+  const auto changed = differences(data.fingerprint(), content_of(schema, folder));
+  const std::string file =
+      changed.empty() ? schema.files.front() : changed.front().substr(0, changed.front().find(": "));
+  MR_CHECK(changed.empty() && rows_read == data.manifest().rows_read, file,
+           " has changed since the data set was prepared: its rows no longer belong to these predictions; "
+           "ask again");
 }
 
 }  // namespace

@@ -26,14 +26,24 @@ struct Descriptor {
   int fd;
 };
 
-// Whether there is nothing but what a process that wanted the folder too has left.
+// Whether a run that was killed while it began may have left this; config.json comes last.
+bool is_leftover(const std::string& name) {
+  return name == RunLock::kName || name == "config.json.tmp" || name == "run.json" ||
+         name == "run.json.tmp" || name == "encoders" || name.starts_with("encoders.tmp-");
+}
+
 bool is_free(const std::string& path) {
   const fs::directory_iterator entries(path);
   return std::all_of(begin(entries), end(entries),
-                     [](const auto& entry) { return entry.path().filename() == RunLock::kName; });
+                     [](const auto& entry) { return is_leftover(entry.path().filename()); });
 }
 
 }  // namespace
+
+std::string RunFolder::encoders_path() const {
+  const bool old = !fs::exists(path_ + "/encoders") && fs::exists(path_ + "/features");
+  return path_ + (old ? "/features" : "/encoders");
+}
 
 void RunFolder::check_free(const std::string& path) {
   MR_CHECK(!fs::exists(path) || fs::is_directory(path), path, " is a file; the run needs a folder");
@@ -51,6 +61,8 @@ RunFolder RunFolder::create(const std::string& path) {
   RunFolder folder(path);
   folder.lock();
   check_free(path);  // another process may have been quicker
+  for (const auto& entry : fs::directory_iterator(path))
+    if (entry.path().filename() != RunLock::kName) fs::remove_all(entry);
   return folder;
 }
 

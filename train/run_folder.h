@@ -1,13 +1,16 @@
 // The folder that a run leaves: what was asked, what happened, what came out.
 //
-//   config.json              the resolved configuration
+//   config.json              the resolved configuration: every default too
+//   run.json                 which run this is, and a fingerprint of the data that it was trained on (train/run_record.h)
+//   encoders/                what turns raw values into the model's inputs (data/feature_export.h)
 //   metrics.jsonl            one JSON object a line, training and evaluation; a resume cuts it back
 //   events.out.tfevents.*    the same for TensorBoard
 //   checkpoint.safetensors   the newest state, to resume from
 //   best.safetensors         the model that the run chose
-//   features/                what turns raw values into the model's inputs, for scoring (data/feature_encoder.h)
 //   result.json              the line that the run ended with
 //   .lock                    who trains into it (train/run_lock.h)
+//
+// A run of format 1 has no run.json, and features/ in the place of encoders/ once it is finished: docs/runs.md.
 #pragma once
 
 #include "mixrec/train/run_lock.h"
@@ -22,7 +25,8 @@ namespace mixrec {
 
 class RunFolder {
  public:
-  // Throws when `path` holds anything already: a run is never overwritten.
+  // Throws when `path` holds anything already: a run is never overwritten.  What a run that was killed before it had a
+  // config.json left behind does not count.
   static void check_free(const std::string& path);
 
   // A fresh run: creates the folder, which must be free.
@@ -35,7 +39,8 @@ class RunFolder {
   std::string config_path() const { return path_ + "/config.json"; }
   std::string checkpoint_path() const { return path_ + "/checkpoint.safetensors"; }
   std::string best_path() const { return path_ + "/best.safetensors"; }
-  std::string features_path() const { return path_ + "/features"; }
+  std::string record_path() const { return path_ + "/run.json"; }
+  std::string encoders_path() const;  // features/ where a run of format 1 left it
   std::string result_path() const { return path_ + "/result.json"; }
   bool has_checkpoint() const;
 

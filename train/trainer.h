@@ -6,7 +6,7 @@
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"
 #include "mixrec/train/progress.h"
-#include "mixrec/train/run_folder.h"
+#include "mixrec/train/run_record.h"
 #include "mixrec/train/tensorboard.h"
 #include "mixrec/train/train_state.h"
 
@@ -82,6 +82,7 @@ class Trainer {
   const Device device_;
 
   std::optional<RunFolder> folder_;
+  RunRecord record_;
   std::optional<EventWriter> events_;
   Progress progress_;
   std::optional<Optimizer> optimizer_;

@@ -3,7 +3,6 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/parallel_for.h"
-#include "mixrec/data/feature_encoder.h"
 #include "mixrec/train/check_trainable.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
@@ -21,22 +20,6 @@ namespace mixrec {
 namespace {
 
 constexpr const char* kDropoutSeed = "dropout";
-
-// Keys that may differ between a run and its resume: they change no bit of the outcome, but for the device,
-// which may be another by the time that a run goes on.
-bool may_change(const std::string& difference) {
-  for (const char* key :
-       {"data.path", "data.workers", "train.threads", "train.device", "train.checkpoint_every"})
-    if (difference.starts_with(std::string(key) + ":")) return true;
-  return false;
-}
-
-void check_same_config(const RunFolder& folder, const Config& config) {
-  const Config before = load_config(folder.config_path(), {});
-  for (const std::string& difference : config_differences(before, config))
-    MR_CHECK(may_change(difference), "cannot resume ", folder.path(),
-             " with another configuration: ", difference);
-}
 
 }  // namespace
 
@@ -85,9 +68,14 @@ Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& opt
   if (options.resume) {
     folder_ = RunFolder::resume(options.out);
     folder_->lock();
-    check_same_config(*folder_, options.config);
+    record_ = read_record(*folder_);
+    check_resumable(*folder_, record_, options.config, data.schema().json, data.fingerprint());
+    MR_CHECK(data.encoders().id == record_.encoders, "cannot resume ", options.out,
+             ": the data was opened with other encoders than the run's, ", folder_->encoders_path());
   } else {
     folder_ = RunFolder::create(options.out);
+    record_ = new_record(data, options.config, options.out);
+    begin_run(*folder_, record_, data);
     write_file_atomically(folder_->config_path(), dump_config(options.config));
   }
 }
@@ -178,6 +166,7 @@ EvaluateOptions Trainer::evaluate_options(TrainedOn trained_on) const {
 void Trainer::use_final_weights() {
   const bool chosen = state_.best_step > 0 && !config_.refit;
   if (chosen && folder_) {
+    record_.check(load_scalars(folder_->best_path()), folder_->best_path());
     load_tensors(folder_->best_path(), named_tensors(parameters_));
   } else if (chosen) {
     copy_weights(best_);
@@ -202,7 +191,6 @@ FitResult Trainer::finish() {
   result.samples_per_second = static_cast<double>(state_.samples) / state_.train_seconds;
   result.json = result_json(result);
   if (folder_) {
-    write_features(data_, final_trained_on(), folder_->features_path());
     write_file_atomically(folder_->result_path(), result.json + "\n");
   }
   progress_.say(summary_text(options_.config, data_.spec().tasks, result, options_.out));
@@ -235,10 +223,11 @@ void Trainer::keep_best() {
     return;
   }
   const bool whole_period = phase() != Phase::choosing && config_.refit;
-  save_tensors(folder_->best_path(), named_tensors(parameters_),
-               {{"model", options_.config.model.name},
-                {"step", std::to_string(state_.step)},
-                {"trained_on", whole_period ? "whole_period" : "training_part"}});
+  Scalars scalars = record_.labels();
+  scalars["model"] = options_.config.model.name;
+  scalars["step"] = std::to_string(state_.step);
+  scalars["trained_on"] = whole_period ? "whole_period" : "training_part";
+  save_tensors(folder_->best_path(), named_tensors(parameters_), scalars);
 }
 
 std::vector<NamedTensor> Trainer::tensors() const {
@@ -252,11 +241,16 @@ void Trainer::save() {
   if (!folder_) return;
   state_.seconds = seconds();
   state_.metrics_bytes = folder_->sync_metrics();
-  save_tensors(folder_->checkpoint_path(), tensors(), state_.to_scalars());
+  Scalars scalars = state_.to_scalars();
+  scalars.merge(record_.labels());
+  save_tensors(folder_->checkpoint_path(), tensors(), scalars);
 }
 
 void Trainer::load() {
   const std::string path = folder_->checkpoint_path();
+  record_.check(load_scalars(path), path);
+  if (std::filesystem::exists(folder_->best_path()))
+    record_.check(load_scalars(folder_->best_path()), folder_->best_path());
   state_ = TrainState::from_scalars(load_tensors(path, tensors()), path);
   MR_CHECK(phase() != Phase::choosing || state_.epoch <= config_.epochs, path, " is damaged: epoch is ",
            state_.epoch, " of ", config_.epochs);

@@ -8,7 +8,7 @@
 #include "mixrec/models/list.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
-#include "mixrec/train/open_data.h"
+#include "mixrec/train/run_data.h"
 #include "mixrec/train/serve/scorer.h"
 
 #include <algorithm>
@@ -33,9 +33,10 @@ class Verifier {
         own_models_(own_models),
         folder_(RunFolder::resume(arguments.run)),
         config_(load_config(folder_.config_path(), {})) {
-    if (!arguments.data.empty()) config_.data.path = std::filesystem::absolute(arguments.data);
-    data_ = open_data(config_.data);
-    loaded_ = load_model(folder_, config_, data_.spec(), kCpu, own_models);
+    record_ = read_record(folder_);
+    data_ =
+        open_run_data(folder_, record_, config_, find_run_data(folder_, record_, config_, arguments.data));
+    loaded_ = load_model(folder_, record_, config_, data_.spec(), kCpu, own_models);
     shift_ = logit_shifts(data_.spec().tasks);
     read_rows();
   }
@@ -51,7 +52,7 @@ class Verifier {
         options.find("\"decoupled\"") != std::string::npos) {
       const Config masked =
           load_config(folder_.config_path(), std::vector<std::string>{"model.decoupled=false"});
-      const auto other = load_model(folder_, masked, data_.spec(), kCpu, own_models_);
+      const auto other = load_model(folder_, record_, masked, data_.spec(), kCpu, own_models_);
       compare("masked", kF32, forward(*other.model, kCpu, f32, true));
     }
     if (has_user_side) {
@@ -128,8 +129,7 @@ class Verifier {
 
   // Twice: keys are new the first time, and known the second time.
   void score(const std::string& device, const std::string& precision, const VerifyBounds& bounds) {
-    const Scorer scorer(arguments_.run, {.device = device, .precision = precision, .data = config_.data.path},
-                        own_models_);
+    const Scorer scorer(arguments_.run, {.device = device, .precision = precision}, own_models_);
     const auto once = [&] {
       return by_request([&](const RequestBatch& request, size_t r) {
         return scorer.score(request, "request " + std::to_string(r)).values();
@@ -182,6 +182,7 @@ class Verifier {
   const VerifyArguments& arguments_;
   const std::vector<ModelEntry>& own_models_;
   RunFolder folder_;
+  RunRecord record_;
   Config config_;
   Dataset data_;
   LoadedModel loaded_;

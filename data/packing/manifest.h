@@ -1,8 +1,9 @@
 // What a packed data set says about itself: where it came from, and what was counted while it was made.
 #pragma once
 
+#include "mixrec/data/fingerprint.h"
+
 #include <cstdint>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -12,14 +13,6 @@ namespace mixrec {
 // training period, and `all` every row.
 enum class Split : uint8_t { train, validation, test, refit, all };
 const char* split_name(Split split);
-
-struct SourceFile {
-  std::string name;  // as in the schema
-  int64_t bytes = 0, modified_ns = 0;
-  uint64_t hash = 0;  // of the content
-
-  bool operator==(const SourceFile&) const = default;
-};
 
 // One embedding table.
 struct TableInfo {
@@ -43,10 +36,12 @@ struct SplitStats {
 };
 
 struct Manifest {
-  static constexpr int kVersion = 3;
+  static constexpr int kVersion = 4;
 
   std::string packed_key;
-  std::vector<SourceFile> sources;
+  Fingerprint content;          // of the files it was made from
+  std::string encoders;         // id of the encoders that it was encoded with
+  bool given_encoders = false;  // they are not its own: PACKED/encoders does not exist
   int64_t rows_read = 0, rows_filtered = 0, duplicates = 0;
   int64_t rows = 0, requests = 0, users = 0, items = 0;
   SplitStats splits[3];  // train, validation, test
@@ -57,14 +52,7 @@ struct Manifest {
 };
 
 void write_manifest(const Manifest& manifest, const std::string& path);
+// Of another version: an empty manifest.
 Manifest read_manifest(const std::string& path);
-
-// Size, time of change and content hash of a source; throws when it is missing.
-SourceFile describe_source(const std::string& folder, const std::string& name, bool with_hash);
-
-// Why the packed form no longer fits the schema and the sources in `folder`; "" when it does.  A file with a
-// new time of change but the same content fits.
-std::string stale_because(const Manifest& manifest, const std::string& packed_key,
-                          const std::vector<std::string>& sources, const std::string& folder);
 
 }  // namespace mixrec

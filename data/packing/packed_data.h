@@ -34,7 +34,9 @@ struct PackedData {
   Schema schema;
   Manifest manifest;
   FeatureSet spec;
-  std::string folder;
+  PackedForm form;
+  std::string folder;         // of the packed form
+  std::string data_folder;    // of the files
   std::vector<size_t> tasks;  // numbers in the schema of spec.tasks
 
   MappedArray<uint32_t> row_item, row_request;
@@ -44,6 +46,7 @@ struct PackedData {
   MappedArray<uint64_t> request_rows;
   MappedArray<int64_t> request_time;
   MappedArray<uint8_t> request_split;
+  MappedArray<uint8_t> users, items;  // texts of their ids, one a line
   std::vector<PackedFeature> features;
   std::vector<PackedHistory> histories;
 

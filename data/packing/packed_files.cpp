@@ -5,11 +5,14 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <mutex>
+#include <random>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -145,28 +148,57 @@ void sync_folder(const std::string& path) {
   ::close(folder);
 }
 
-// "<path>.tmp-<process>": the process tells whether the folder is still being written.
-void remove_leftovers(const fs::path& path) {
-  const std::string prefix = path.filename().string() + ".tmp-";
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(path.parent_path(), ignored)) {
-    const std::string name = entry.path().filename();
-    if (!name.starts_with(prefix)) continue;
-    const pid_t process = static_cast<pid_t>(std::atoll(name.c_str() + prefix.size()));
-    if (process > 0 && process != ::getpid() && ::kill(process, 0) == 0) continue;
-    fs::remove_all(entry.path(), ignored);
-  }
+constexpr const char* kTemporary = ".tmp-";
+
+// The name says nothing of its writer: process ids mean nothing to another container.
+std::string temporary_name(const std::string& path) {
+  std::random_device random;
+  char name[24];
+  std::snprintf(name, sizeof name, "%08x%08x", random(), random());
+  return path + kTemporary + name;
 }
 
 }  // namespace
 
-AtomicFolder::AtomicFolder(std::string path)
-    : path_(std::move(path)), temporary_(concat_message(path_, ".tmp-", ::getpid())) {
+FolderLock::~FolderLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool FolderLock::share(const std::string& path) { return lock(path, LOCK_SH); }
+bool FolderLock::take(const std::string& path) { return lock(path, LOCK_EX); }
+
+bool FolderLock::lock(const std::string& path, int operation) {
+  FolderLock fresh;
+  fresh.fd_ = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fresh.fd_ < 0 || ::flock(fresh.fd_, operation | LOCK_NB) != 0) return false;
+  // The path may lead to another folder by now.
+  struct stat locked {
+  }, named{};
+  if (::fstat(fresh.fd_, &locked) != 0 || ::stat(path.c_str(), &named) != 0 ||
+      locked.st_ino != named.st_ino || locked.st_dev != named.st_dev)
+    return false;
+  std::swap(fd_, fresh.fd_);
+  return true;
+}
+
+void remove_leftovers(const std::string& parent) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(parent, ignored)) {
+    if (entry.path().filename().string().find(kTemporary) == std::string::npos) continue;
+    FolderLock lock;
+    if (entry.is_directory(ignored) && lock.take(entry.path())) fs::remove_all(entry.path(), ignored);
+  }
+}
+
+AtomicFolder::AtomicFolder(std::string path) : path_(std::move(path)) {
   std::error_code error;
   made_parent_ = fs::create_directories(fs::path(path_).parent_path(), error);
-  remove_leftovers(path_);
-  MR_CHECK(!error && fs::create_directory(temporary_, error), "cannot make the folder ", temporary_, ": ",
-           error.message());
+  // Somebody who clears up may take a folder between its making and its locking.
+  for (int attempt = 0; attempt < 100 && !error; ++attempt) {
+    temporary_ = temporary_name(path_);
+    if (fs::create_directory(temporary_, error) && lock_.take(temporary_)) return;
+  }
+  MR_FAIL("cannot make the folder ", temporary_, ": ", error ? error.message() : "it cannot be locked");
 }
 
 AtomicFolder::~AtomicFolder() {
@@ -179,9 +211,12 @@ AtomicFolder::~AtomicFolder() {
 void AtomicFolder::commit() {
   sync_folder(temporary_);
   std::error_code error;
-  const std::string old = temporary_ + ".old";
-  if (fs::exists(path_)) fs::rename(path_, old, error);
-  fs::rename(temporary_, path_, error);
+  // In one step where the system can: whoever opens `path` finds the old folder or the new one.
+  const bool replaced = fs::exists(path_) && ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD,
+                                                         path_.c_str(), RENAME_EXCHANGE) == 0;
+  const std::string old = replaced ? temporary_ : temporary_ + ".old";
+  if (!replaced && fs::exists(path_)) fs::rename(path_, old, error);
+  if (!replaced) fs::rename(temporary_, path_, error);
   MR_CHECK(!error, "cannot rename ", temporary_, " to ", path_, ": ", error.message());
   committed_ = true;
   sync_folder(fs::path(path_).parent_path());

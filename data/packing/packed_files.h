@@ -79,9 +79,33 @@ void write_array(const std::string& path, const std::vector<T>& values) {
   out.close(true);
 }
 
+// A folder that is locked as long as this lives, by flock: shared by readers, or by a writer alone.  The lock goes with
+// the process, wherever it runs.
+class FolderLock {
+ public:
+  FolderLock() = default;
+  ~FolderLock();
+  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FolderLock& operator=(FolderLock&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+
+  // Do not wait; false when the folder is gone or somebody's lock is in the way.
+  bool share(const std::string& path);
+  bool take(const std::string& path);
+
+ private:
+  bool lock(const std::string& path, int operation);
+
+  int fd_ = -1;
+};
+
+// Removes the folders PATH.tmp-* in `parent` that no living process writes.
+void remove_leftovers(const std::string& parent);
+
 // A folder that appears under `path` complete or not at all: files are written to folder(), and commit()
-// syncs them and renames it.  Without a commit everything is removed; leftovers of processes that died are
-// removed on the way in.
+// syncs them and renames it.  Without a commit everything is removed.
 class AtomicFolder {
  public:
   explicit AtomicFolder(std::string path);
@@ -90,10 +114,12 @@ class AtomicFolder {
   AtomicFolder& operator=(const AtomicFolder&) = delete;
 
   const std::string& folder() const { return temporary_; }
+  // What lies under `path` is replaced.
   void commit();
 
  private:
   std::string path_, temporary_;
+  FolderLock lock_;  // tells others that the temporary folder is being written
   bool committed_ = false, made_parent_ = false;
 };
 

@@ -26,6 +26,35 @@ Place place_of(const FeatureRule& rule, const Schema& schema) {
   return spec.scope == FeatureScope::request ? Place::request : Place::candidate;
 }
 
+// Whether the encoders are of this schema: every feature finds what it is encoded with.
+void check_given(const Encoders& given, const Schema& schema) {
+  const auto check = [&](bool fits, const std::string& what) {
+    MR_CHECK(fits, "the encoders in ", given.folder, " are of another schema: ", what);
+  };
+  for (const FeatureRule& rule : schema.features) {
+    const std::string& name = rule.spec.name;
+    if (rule.matches || !rule.part.empty()) continue;
+    const Encoders::Feature* feature = given.find_feature(name);
+    check(feature != nullptr, "they have no feature '" + name + "'");
+    const size_t count = feature->numbers.size();
+    const bool numeric = rule.spec.kind == FeatureKind::numeric;
+    check(!numeric || (rule.rate ? count >= 3 : count == 2), "'" + name + "' is not a number to them");
+    if (numeric) continue;
+    const Encoders::Table* table = given.find_table(rule.spec.table_name());
+    check(table != nullptr, "they have no table '" + rule.spec.table_name() + "'");
+    const int64_t expected = rule.encoding == Encoding::hash ? 1 + rule.buckets
+                             : rule.encoding == Encoding::vocabulary
+                                 ? table->rows
+                                 : kFirstBucketRow + static_cast<int64_t>(count) + 1;
+    check((table->vocabulary >= 0) == (rule.encoding == Encoding::vocabulary) && table->rows == expected,
+          "the table '" + rule.spec.table_name() + "' was made by another rule");
+  }
+  check(given.signal_rows.size() == schema.histories.size(), "they have other histories");
+  for (size_t h = 0; h < schema.histories.size(); ++h)
+    check(given.signal_rows[h].size() == schema.histories[h].signals.size(),
+          "the history '" + schema.histories[h].name + "' has other signals");
+}
+
 }  // namespace
 
 void MomentSum::add(double value, double weight) {
@@ -41,11 +70,14 @@ double MomentSum::deviation() const {
   return static_cast<double>(std::sqrt(squares_ / weight_));
 }
 
-Packing::Packing(const Schema& the_schema, std::string data_folder, std::string out_folder)
+Packing::Packing(const Schema& the_schema, std::string data_folder, std::string out_folder,
+                 const Encoders* the_given)
     : schema(the_schema),
       data(std::move(data_folder)),
       out(std::move(out_folder)),
+      given(the_given),
       columns(schema.features.size()) {
+  if (given) check_given(*given, schema);
   for (size_t f = 0; f < columns.size(); ++f) {
     Column& column = columns[f];
     column.rule = &schema.features[f];

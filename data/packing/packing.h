@@ -11,6 +11,7 @@
 #pragma once
 
 #include "mixrec/data/dictionary.h"
+#include "mixrec/data/encoders/encoders.h"
 #include "mixrec/data/encodings.h"
 #include "mixrec/data/expression.h"
 #include "mixrec/data/packing/manifest.h"
@@ -112,10 +113,14 @@ struct TimeRange {
 };
 
 struct Packing {
-  Packing(const Schema& schema, std::string data_folder, std::string out_folder);
+  // With `given` encoders nothing is counted: values get the rows and numbers that these say.
+  Packing(const Schema& schema, std::string data_folder, std::string out_folder,
+          const Encoders* given = nullptr);
 
   const Schema& schema;
   std::string data, out;
+  const Encoders* given;
+  Encoders encoders;  // written by encode(): the given ones, or those that were counted
   Manifest manifest;
 
   Dictionary users, items;
@@ -132,10 +137,7 @@ struct Packing {
   std::vector<int64_t> times;  // fraction splits and cut-off validation: of every row that may be cut
 
   // When the validation and test parts begin, for splits in order of time.
-  struct Beginning {
-    int64_t day = INT64_MAX, time = INT64_MAX;
-    bool reached(int64_t a_day, int64_t a_time) const { return a_day >= day || a_time >= time; }
-  } validation, test;
+  Encoders::Beginning validation, test;
 
   // By entity: rows of the training part; by item and history: events from files.
   std::vector<Counts> user_rows, item_rows, item_events;
@@ -172,6 +174,10 @@ void place_split(Packing& packing);
 void read_events(Packing& packing);
 void group(Packing& packing);
 void encode(Packing& packing);
+
+// Edges that cut the training rows into equal shares. Equal values never part: where a share ends inside a value, the
+// cut goes before or after it, to the nearer side, so there may be fewer edges, but one at least when values differ.
+std::vector<double> quantile_edges(std::vector<std::pair<double, uint64_t>> counted, int64_t buckets);
 
 // Reads a point in time, in milliseconds, and its day.  A time beyond the last year that is believed is an error at its
 // line: most often its unit is another one.

@@ -4,8 +4,7 @@
 //   feature.F            row of its table (u32), row of its list (lists) or standardised number (f32):
 //                        by user or item when it describes one, else by request or row
 //   feature.F.offsets    lists: elements of list l are feature.F.elements[offsets[l] .. offsets[l + 1]]
-//   feature.F.numbers    f64: bucket edges, or mean and deviation; rates: and the raw rate of an unknown value
-//   vocabulary.T.txt     texts of table T's rows 1, 2, ..., one a line
+//   encoders/            vocabularies, edges, moments, ...: data/encoders/encoders.h; not with given encoders
 //   users.txt  items.txt texts of users and items, in the order of what is stored by them
 #include "mixrec/core/error.h"
 #include "mixrec/data/packing/packing.h"
@@ -24,8 +23,8 @@ namespace {
 // exactly the rows below `rows_training`.
 struct Vocabulary {
   std::vector<uint32_t> row;     // by number in the dictionary
-  std::vector<uint32_t> number;  // by row - 1
-  int64_t rows_training = 0;
+  std::vector<uint32_t> number;  // by row - 1; not of given ones
+  int64_t rows = 1, rows_training = 0;
 };
 
 Vocabulary vocabulary_of(const std::vector<Counts>& counts, uint32_t size, int64_t min_count) {
@@ -41,7 +40,8 @@ Vocabulary vocabulary_of(const std::vector<Counts>& counts, uint32_t size, int64
   };
   vocabulary.rows_training =
       admit([&](const Counts& c) { return static_cast<int64_t>(c.train) >= min_count; });
-  admit([&](const Counts& c) { return static_cast<int64_t>(c.train + c.validation) >= min_count; });
+  vocabulary.rows =
+      admit([&](const Counts& c) { return static_cast<int64_t>(c.train + c.validation) >= min_count; });
   return vocabulary;
 }
 
@@ -50,11 +50,8 @@ template <class TextOf>
 void write_texts(const std::string& path, uint32_t count, const TextOf& text_of) {
   FileWriter out(path);
   for (uint32_t i = 0; i < count; ++i) {
-    for (const char c : text_of(i)) {
-      if (c == '\n' || c == '\\') out.append('\\');
-      out.append(c == '\n' ? 'n' : c);
-    }
-    out.append('\n');
+    const std::string line = escaped_line(text_of(i));
+    out.write(line.data(), line.size());
   }
   out.close(true);
 }
@@ -73,14 +70,18 @@ struct Lists {
 
 class Encoder {
  public:
-  explicit Encoder(Packing& packing) : packing_(packing), lists_(packing.columns.size()) {}
+  explicit Encoder(Packing& packing) : packing_(packing), lists_(packing.columns.size()) {
+    for (const Column& column : packing.columns)
+      packing.encoders.features.emplace_back().name = column.rule->spec.name;
+  }
 
   void run() {
     packing_.user_rows.resize(packing_.users.size());
     packing_.item_rows.resize(packing_.items.size());
     packing_.item_events.resize(packing_.items.size());
     for (size_t f = 0; f < packing_.columns.size(); ++f) complete(f);
-    fit_vocabularies();
+    if (!packing_.given) std::filesystem::create_directory(packing_.out_path("encoders"));
+    packing_.given ? take_vocabularies() : fit_vocabularies();
     packing_.manifest.feature_rows.assign(packing_.columns.size(), 0);
     // Rates first: they group by dictionary numbers, which lists give up for rows of their table.
     for (const bool rates : {true, false})
@@ -92,9 +93,59 @@ class Encoder {
       }
     write_entities(packing_.users, "users.txt");
     write_entities(packing_.items, "items.txt");
+    keep_encoders();
   }
 
  private:
+  // Numbers of feature f: the given ones, or those that `count` makes.
+  template <class Count>
+  const std::vector<double>& numbers(size_t f, const Count& count) {
+    std::vector<double>& kept = packing_.encoders.features[f].numbers;
+    kept =
+        packing_.given ? packing_.given->find_feature(packing_.columns[f].rule->spec.name)->numbers : count();
+    return kept;
+  }
+
+  void keep_encoders() {
+    Encoders& encoders = packing_.encoders;
+    if (packing_.given) {
+      encoders = *packing_.given;
+      return;
+    }
+    encoders.signal_rows = packing_.manifest.signal_rows;
+    encoders.validation = packing_.validation, encoders.test = packing_.test;
+    write_encoders(encoders, packing_.out_path("encoders"));
+  }
+
+  // Share of a feature's values in the training rows that have no row of their own.
+  double unknown_share(size_t f) const {
+    const Column& column = packing_.columns[f];
+    if (!column.values) return 0;
+    const auto& row = vocabularies_.at(column.values).row;
+    double all = 0, unknown = 0;
+    for_each_count(f, [&](uint32_t value, const Counts& counts) {
+      const auto rows = static_cast<double>(counts.train);
+      all += rows, unknown += row[value] == kUnknownRow ? rows : 0;
+    });
+    return all > 0 ? unknown / all : 0;
+  }
+
+  // Every value that a feature has, by its number in the dictionary, with its rows; once per cell that holds it.
+  template <class Take>
+  void for_each_count(size_t f, const Take& take) const {
+    const Column& column = packing_.columns[f];
+    const auto& cells = is_side(column) ? entity_rows(column) : column.counts;
+    for (uint32_t c = 0; c < cells.size(); ++c)
+      for_each_number(f, is_side(column) ? column.side[c] : c,
+                      [&](uint32_t value) { take(value, cells[c]); });
+  }
+  template <class Take>
+  void for_each_number(size_t f, uint32_t raw, const Take& take) const {
+    if (!packing_.columns[f].is_list()) return take(raw);
+    const Lists& lists = lists_[f];
+    for (uint64_t i = lists.offsets[raw]; i < lists.offsets[raw + 1]; ++i) take(lists.elements[i]);
+  }
+
   bool is_read(const Column& column) const { return !column.rule->rate && !column.rule->matches; }
   bool is_side(const Column& column) const { return column.place <= Place::item; }
   const std::vector<Counts>& entity_rows(const Column& column) const {
@@ -155,25 +206,32 @@ class Encoder {
       MR_CHECK(min_count == column.rule->min_count, "features of the table '", column.rule->spec.table_name(),
                "' have min_count ", min_count, " and ", column.rule->min_count);
       auto& total = counts[column.values];
-      const auto count = [&](uint32_t raw, const Counts& more) {
-        if (!column.is_list()) return add(total, raw, more);
-        const Lists& lists = lists_[f];
-        for (uint64_t i = lists.offsets[raw]; i < lists.offsets[raw + 1]; ++i)
-          add(total, lists.elements[i], more);
-      };
-      if (is_side(column)) {
-        const bool with_events =
-            column.place == Place::item && in_histories.count(column.rule->spec.name) > 0;
-        for (uint32_t e = 0; e < column.side.size(); ++e) {
-          count(column.side[e], entity_rows(column)[e]);
-          if (with_events) count(column.side[e], packing_.item_events[e]);
-        }
-      } else {
-        for (uint32_t raw = 0; raw < column.counts.size(); ++raw) count(raw, column.counts[raw]);
-      }
+      for_each_count(f, [&](uint32_t value, const Counts& more) { add(total, value, more); });
+      const bool with_events = column.place == Place::item && in_histories.count(column.rule->spec.name) > 0;
+      for (uint32_t e = 0; with_events && e < column.side.size(); ++e)
+        for_each_number(f, column.side[e],
+                        [&](uint32_t value) { add(total, value, packing_.item_events[e]); });
     }
     for (auto& [dictionary, total] : counts)
       vocabularies_[dictionary] = vocabulary_of(total, dictionary->size(), min_counts[dictionary]);
+    for (size_t f = 0; f < packing_.columns.size(); ++f)
+      packing_.encoders.features[f].unknown = unknown_share(f);
+  }
+
+  // Rows of the given encoders; the values that these do not know are unknown.
+  void take_vocabularies() {
+    for (const Column& column : packing_.columns) {
+      if (!column.values || vocabularies_.contains(column.values)) continue;
+      const Encoders::Table& table = *packing_.given->find_table(column.rule->spec.table_name());
+      const Dictionary known = packing_.given->vocabulary(table);
+      Vocabulary& vocabulary = vocabularies_[column.values];
+      vocabulary.rows = table.rows, vocabulary.rows_training = table.rows_training;
+      for (uint32_t n = 0; n < column.values->size(); ++n) {
+        const uint32_t number = known.find(column.values->text(n));
+        vocabulary.row.push_back(number == Dictionary::kNone ? static_cast<uint32_t>(kUnknownRow)
+                                                             : number + 1);
+      }
+    }
   }
 
   void write(size_t f) {
@@ -241,8 +299,10 @@ class Encoder {
     for (size_t e = 0; is_side(column) && e < column.side_numbers.size(); ++e)
       column.moments.add(transformed(column.side_numbers[e], log1p),
                          static_cast<double>(entity_rows(column)[e].train));
-    const double mean = column.moments.mean(), deviation = column.moments.deviation();
-    write_array(file(f, ".numbers"), std::vector<double>{mean, deviation});
+    const auto& kept = numbers(f, [&] {
+      return std::vector<double>{column.moments.mean(), column.moments.deviation()};
+    });
+    const double mean = kept[0], deviation = kept[1];
     write_numbers(f, [&](double number) {
       const float value = standardised(number, log1p, mean, deviation);
       MR_CHECK(std::isfinite(value), "feature '", column.rule->spec.name, "': ", number,
@@ -253,10 +313,11 @@ class Encoder {
 
   void write_buckets(size_t f) {
     const Column& column = packing_.columns[f];
-    const std::vector<double> edges =
-        column.rule->encoding == Encoding::buckets ? column.rule->edges : quantile_edges(f);
+    const bool fixed = column.rule->encoding == Encoding::buckets;
+    const auto& edges = numbers(f, [&] {
+      return fixed ? column.rule->edges : quantile_edges(training_values(f), column.rule->buckets);
+    });
     declare(f, kFirstBucketRow + static_cast<int64_t>(edges.size()) + 1);
-    write_array(file(f, ".numbers"), edges);
     write_numbers(f, [&](double number) { return bucket_row(number, edges); });
   }
 
@@ -274,48 +335,7 @@ class Encoder {
       for (size_t i = 0; i < sample.size(); ++i) values.emplace_back(sample[i], 1);
       std::filesystem::remove(path);
     }
-    std::sort(values.begin(), values.end());
-    size_t last = 0;
-    for (size_t i = 1; i < values.size(); ++i) {
-      if (values[i].first == values[last].first) {
-        values[last].second += values[i].second;
-      } else {
-        values[++last] = values[i];
-      }
-    }
-    values.resize(std::min(values.size(), last + 1));
     return values;
-  }
-
-  // Edges that cut the training rows into equal shares. Equal values never part: where a share ends inside a value, the
-  // cut goes before or after it, to the nearer side, so there may be fewer edges, but one at least when values differ.
-  std::vector<double> quantile_edges(size_t f) {
-    const auto values = training_values(f);
-    const auto buckets = static_cast<double>(packing_.columns[f].rule->buckets);
-    uint64_t total = 0, below = 0;
-    for (const auto& [_, count] : values) total += count;
-    std::vector<double> edges;
-    const auto cut_before = [&](size_t i) {
-      if (i > 0 && i < values.size() && (edges.empty() || values[i].first > edges.back()))
-        edges.push_back(values[i].first);
-    };
-    double share = 1;  // the end of the next bucket, in buckets
-    for (size_t i = 0; i < values.size(); ++i) {
-      const uint64_t above = below + values[i].second;
-      while (share < buckets) {
-        const double end = share * static_cast<double>(total) / buckets;
-        if (end >= static_cast<double>(above)) break;
-        const bool nearer_after = static_cast<double>(above) - end < end - static_cast<double>(below);
-        cut_before(nearer_after ? i + 1 : i);
-        // What remains of the shares inside this value cuts after it or not at all.
-        share = nearer_after
-                    ? std::max(share + 1,
-                               std::ceil(static_cast<double>(above) * buckets / static_cast<double>(total)))
-                    : share + 1;
-      }
-      below = above;
-    }
-    return edges;
   }
 
   // Smoothed logit of the share of true signals, by the entity's value of the key feature.
@@ -357,10 +377,10 @@ class Encoder {
         by_value[value].first += e_yes, by_value[value].second += e_all;
       });
     }
-    MR_CHECK(all > 0, "feature '", rule.spec.name, "': the history '", rule.rate->history,
+    MR_CHECK(all > 0 || packing_.given, "feature '", rule.spec.name, "': the history '", rule.rate->history,
              "' has no event with the signal '", rule.rate->signal,
              "' before the log; a rate needs a source with files");
-    const double prior = std::clamp(yes / all, 0.5 / all, 1 - 0.5 / all);
+    const double prior = packing_.given ? given_prior(f) : std::clamp(yes / all, 0.5 / all, 1 - 0.5 / all);
     const auto logit = [&](double value_yes, double value_all) {
       const double share = (value_yes + rule.rate->k * prior) / (value_all + rule.rate->k);
       return std::log(share / (1 - share));
@@ -375,31 +395,43 @@ class Encoder {
       values[e] = elements > 0 ? total / elements : logit(0, 0);
       moments.add(values[e], static_cast<double>(entity_rows(column)[e].train));
     }
+    const auto& kept = numbers(f, [&] {
+      return std::vector<double>{moments.mean(), moments.deviation(), logit(0, 0), prior};
+    });
     std::vector<float> cells;
-    for (const double value : values)
-      cells.push_back(standardised(value, false, moments.mean(), moments.deviation()));
-    write_array(file(f, ".numbers"), std::vector<double>{moments.mean(), moments.deviation(), logit(0, 0)});
+    for (const double value : values) cells.push_back(standardised(value, false, kept[0], kept[1]));
     write_array(file(f), cells);
   }
 
+  // The share of true signals over all events that the given encoders were counted from.
+  double given_prior(size_t f) const {
+    const auto& kept = packing_.given->find_feature(packing_.columns[f].rule->spec.name)->numbers;
+    return kept.size() > 3 ? kept[3] : 1 / (1 + std::exp(-kept[2]));
+  }
+
   void declare(size_t f, int64_t rows) {
+    const std::string name = packing_.columns[f].rule->spec.table_name();
     packing_.manifest.feature_rows[f] = rows;
-    packing_.manifest.tables.push_back({packing_.columns[f].rule->spec.table_name(), rows, rows});
+    packing_.manifest.tables.push_back({name, rows, rows});
+    packing_.encoders.tables.push_back({name, rows, rows, -1});
   }
 
   void declare_vocabulary(size_t f) {
     const Column& column = packing_.columns[f];
     const Vocabulary& vocabulary = vocabularies_[column.values];
-    const int64_t rows = 1 + static_cast<int64_t>(vocabulary.number.size());
+    const int64_t rows = vocabulary.rows;
     const std::string name = column.rule->spec.table_name();
     auto& tables = packing_.manifest.tables;
     packing_.manifest.feature_rows[f] = rows;
     if (std::any_of(tables.begin(), tables.end(), [&](const auto& table) { return table.name == name; }))
       return;
-    write_texts(packing_.out_path(concat_message("vocabulary.", tables.size(), ".txt")),
-                static_cast<uint32_t>(vocabulary.number.size()),
-                [&](uint32_t row) { return column.values->text(vocabulary.number[row]); });
+    const auto file_number = static_cast<int64_t>(tables.size());
+    if (!packing_.given)
+      write_texts(packing_.out_path(concat_message("encoders/vocabulary.", file_number, ".txt")),
+                  static_cast<uint32_t>(vocabulary.number.size()),
+                  [&](uint32_t row) { return column.values->text(vocabulary.number[row]); });
     tables.push_back({name, rows, vocabulary.rows_training});
+    packing_.encoders.tables.push_back({name, rows, vocabulary.rows_training, file_number});
   }
 
   void write_entities(const Dictionary& entities, const std::string& name) {

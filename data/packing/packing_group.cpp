@@ -125,11 +125,11 @@ class Grouper {
         signals.emplace_back(packing.out_path(concat_message(name, "signal.", s)));
       signal_rows.assign(count, 1);
     }
-    void close(Packing& packing, size_t) {
+    void close(Packing& packing, size_t h) {
       for (FileWriter* file : {&item, &time, &split, &end}) file->close(true);
       for (auto& file : signals) file.close(true);
       write_array(packing.out_path(name + "user"), first);
-      packing.manifest.signal_rows.push_back(signal_rows);
+      packing.manifest.signal_rows.push_back(packing.given ? packing.given->signal_rows.at(h) : signal_rows);
       packing.manifest.event_counts.push_back(static_cast<int64_t>(events));
     }
     std::string name;
@@ -379,6 +379,10 @@ void drop_duplicates(Packing& packing, uint32_t bucket) {
 void place_split(Packing& packing) {
   for (uint32_t b = 0; b < packing.buckets && !packing.schema.duplicates.empty(); ++b)
     drop_duplicates(packing, b);
+  if (packing.given && packing.given->test) {
+    packing.validation = *packing.given->validation, packing.test = *packing.given->test;
+    return;
+  }
   const SplitRule& split = packing.schema.split;
   if (split.by == SplitBy::date) {
     packing.test.day = split.test_from.empty() ? packing.last_day - split.test_days + 1

@@ -6,7 +6,6 @@
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
-#include "mixrec/train/open_data.h"
 #include "mixrec/train/serve/recorded_pass.h"
 
 #include <cmath>
@@ -15,36 +14,27 @@
 
 namespace mixrec {
 
-namespace {
-
-namespace fs = std::filesystem;
-
-// The features that the model was trained on; of a run that has not exported them, from its data.
-FeatureEncoder open_features(const RunFolder& folder, const Config& config, const std::string& data_folder) {
-  if (!fs::exists(folder.features_path())) {
-    DataConfig data = config.data;
-    if (!data_folder.empty()) data.path = fs::absolute(data_folder);
-    MR_CHECK(fs::is_directory(data.path), folder.path(), " holds no features/, and its data folder ",
-             data.path, " is not there to make it from; give --data DIR");
-    write_features(open_data(data), trained_on(folder), folder.features_path());
-  }
-  return FeatureEncoder(folder.features_path());
-}
-
-}  // namespace
-
 struct Scorer::Impl {
-  Impl(const RunFolder& folder, const Config& config, const ScorerOptions& options,
+  Impl(const RunFolder& folder, const RunRecord& record, const Config& config, const ScorerOptions& options,
        const std::vector<ModelEntry>& own_models)
-      : encoder(open_features(folder, config, options.data)),
+      : encoder(run_encoder(folder, record)),
         device(choose_device(options.device)),
         compute(choose_precision(options.precision)),
         shift(logit_shifts(encoder.spec().tasks)),
         cache(static_cast<size_t>(options.cache_bytes)) {
-    loaded = load_model(folder, config, encoder.spec(), device, own_models);
+    loaded = load_model(folder, record, config, encoder.spec(), device, own_models);
     warm_up();
     if (device.is_cuda() && options.graphs > 0)
       recorded.emplace(*loaded.model, encoder.spec(), device, compute, static_cast<size_t>(options.graphs));
+  }
+
+  static FeatureEncoder run_encoder(const RunFolder& folder, const RunRecord& record) {
+    MR_CHECK(std::filesystem::exists(folder.encoders_path()), folder.path(),
+             record.format == 1
+                 ? " is of format 1 and not finished: it does not hold what its data was encoded "
+                   "with; the release that began it can end it"
+                 : " holds no encoders");
+    return {folder.encoders_path(), trained_on(folder)};
   }
 
   // One call: what is made at first use (weights in bf16) is there before several threads or streams ask for it.
@@ -117,7 +107,8 @@ Scorer::Scorer(const std::string& run, const ScorerOptions& options,
   MR_CHECK(options.cache_bytes >= 0, "cache_bytes must not be negative, got ", options.cache_bytes);
   const RunFolder folder = RunFolder::resume(run);
   if (options.threads > 0) set_num_threads(options.threads);
-  impl_ = std::make_unique<Impl>(folder, load_config(folder.config_path(), {}), options, own_models);
+  impl_ = std::make_unique<Impl>(folder, read_record(folder), load_config(folder.config_path(), {}), options,
+                                 own_models);
 }
 Scorer::~Scorer() = default;
 Scorer::Scorer(Scorer&&) noexcept = default;

@@ -4,7 +4,7 @@
 //   const Scores p = scorer.score({.user = "17", .history = {"5", "9"}, .candidates = {"12", "13"}});
 //   p(1, 0);                                             // of candidate "13", for the first of scorer.tasks()
 //
-// It needs the run folder alone: the weights that the run chose, and features/, which holds vocabularies and tables
+// It needs the run folder alone: the weights that the run chose, and encoders/, which holds vocabularies and tables
 // (data/feature_encoder.h).  Probabilities are those of evaluation, corrected for kept_negatives alike.
 //
 // Thread-safe: many threads may call one scorer.  Nothing is recorded for gradients, memory is reused from call to
@@ -30,8 +30,6 @@ struct ScorerOptions {
   int threads = 0;                // of the whole process; 0 leaves it as it is
   int64_t graphs = 32;  // on a card: recorded sizes of requests without a key that are kept; 0: none
   int64_t cache_bytes = int64_t{256} << 20;  // of kept user sides, in all; 0 keeps none
-  // For runs without features/, which is then written: the data folder, "" is the one of the run.
-  std::string data = "";
 };
 
 class Scores {
