@@ -3,12 +3,15 @@ one request, one JSON line each.
 
     OMP_NUM_THREADS=2 python tests/bench/bench_torch.py; build/bench/train_bench 2
     python tests/bench/bench_torch.py cuda tiny small medium micro; build/bench/gpu_bench
+    python tests/bench/bench_torch.py cuda small graph blocks          (these modes alone)
     python tests/bench/bench_torch.py cuda serve; build/bench/gpu_serve_bench serve
 
 A step is look-ups in two tables of a million rows, forward, backward, fused AdamW on the dense weights, row-sparse Adagrad on
 the tables: f32 on the CPU, bf16 autocast on a card. Modes: eager; compile, torch.compile of all but the tables; graph, the same
-with CUDA graphs (mode="reduce-overhead"). The fastest mode is the one to compare with. Attention is in the reordered form
-(softmax((q K') H') H V), which is also the fast one here. Scoring is UI-MixFormer's decoupled plan from embedded inputs, with
+with CUDA graphs (mode="reduce-overhead"); blocks, every block compiled by itself, which on a GPU is faster than compiling all
+of them together: that puts the norm gradients of all layers in one slow kernel. Forms: plain; absorbed, where the down
+product of the sequence FFN moves to the queries as in ops/attention/sequence_attention.h. The fastest mode of each form is
+the one to compare with. Attention is in the reordered form (softmax((q K') H') H V), which is also the fast one here. Scoring is UI-MixFormer's decoupled plan from embedded inputs, with
 weights in bf16: what gpu_serve_bench calls "embedded".
 """
 import json
@@ -72,13 +75,34 @@ class Block(torch.nn.Module):
         return per_head(norm(z, self.gains[2]), self.fuse) + z
 
 
+class AbsorbedBlock(Block):
+    """The same block without the event states: h = s + z W is read by one attention, whose queries take W instead."""
+
+    def forward(self, x, s):
+        N, D, d_s = self.sizes
+        mixed = norm(x, self.gains[0]).view(-1, N, N, D // N).transpose(1, 2).reshape(-1, N, D)
+        p = mixed + x
+        q = per_head(norm(p, self.gains[1]), self.mix) + p
+        gate, up = (norm(s, self.gains[3]) @ self.sequence[0].to(s.dtype)).chunk(2, -1)
+        z = F.silu(gate) * up  # [B, T, F_s]
+        heads = s.view(*s.shape[:2], N, d_s)
+        down = self.sequence[1].to(z.dtype).view(-1, N, d_s)
+        u = torch.einsum("bnd,nsd->bns", q, self.key.to(q.dtype)) * D ** -0.5
+        absorbed = torch.einsum("bns,fns->bnf", u.to(z.dtype), down)
+        scores = torch.bmm(absorbed, z.transpose(1, 2)) + torch.einsum("bns,btns->bnt", u.to(s.dtype), heads)
+        weights = scores.float().softmax(-1).to(z.dtype)
+        m = torch.einsum("bnf,fns->bns", torch.bmm(weights, z), down) + torch.einsum("bnt,btns->bns", weights, heads)
+        z = torch.einsum("bns,nsd->bnd", m, self.value.to(m.dtype)) + q
+        return per_head(norm(z, self.gains[2]), self.fuse) + z
+
+
 class Dense(torch.nn.Module):
     """Everything behind the tables."""
 
-    def __init__(self, N, D, d_s, layers, F_h, F_s):
+    def __init__(self, N, D, d_s, layers, F_h, F_s, block=Block):
         super().__init__()
         self.input, self.events = weight(N, FIELDS * 32 // N, D), weight(64, N * d_s)
-        self.blocks = torch.nn.ModuleList(Block(N, D, d_s, F_h, F_s) for _ in range(layers))
+        self.blocks = torch.nn.ModuleList(block(N, D, d_s, F_h, F_s) for _ in range(layers))
         self.norms = torch.nn.ParameterList([gain(D), gain(D)])
         self.heads = torch.nn.ModuleList(
             torch.nn.Sequential(torch.nn.Linear(N * D, 256), torch.nn.SiLU(), torch.nn.Linear(256, 1)) for _ in range(2))
@@ -153,13 +177,36 @@ def say(name, **numbers):
     print(json.dumps({"name": name, **{k: round(v, 4) if isinstance(v, float) else v for k, v in numbers.items()}}), flush=True)
 
 
-def bench_step(name, mode, T, batch, **sizes):
+def check_forms(T=16, batch=4, **sizes):
+    """Both forms give the same logits: in f64, so that a wrong form cannot hide behind rounding."""
+    torch.manual_seed(1)
+    plain, absorbed = (Dense(**sizes, block=block).to(DEVICE, torch.float64) for block in (Block, AbsorbedBlock))
+    absorbed.load_state_dict(plain.state_dict())
+    inputs = torch.randn(batch, FIELDS * 32, device=DEVICE).double(), torch.randn(batch, T, 64, device=DEVICE).double()
+    with torch.no_grad():
+        distance = (plain(*inputs) - absorbed(*inputs)).abs().max().item()
+    if not distance < 1e-9:
+        raise SystemExit(f"bench_torch: the forms differ by {distance}")
+
+
+def compiled(dense, mode):
+    if mode == "eager":
+        return dense
+    if mode == "blocks":
+        for i, block in enumerate(dense.blocks):
+            dense.blocks[i] = torch.compile(block)
+        return dense
+    return torch.compile(dense, mode="reduce-overhead" if mode == "graph" else "default")
+
+
+def bench_step(name, form, mode, T, batch, **sizes):
     torch.manual_seed(0)
     torch._dynamo.reset()
     fields, items = (torch.nn.Embedding(ROWS, d, sparse=True, device=DEVICE) for d in (32, 64))
-    dense = Dense(**sizes).to(DEVICE)
-    run = dense if mode == "eager" else torch.compile(dense, mode="reduce-overhead" if mode == "graph" else "default")
-    optimisers = [torch.optim.AdamW(dense.parameters(), lr=1e-3, fused=True),
+    dense = Dense(**sizes, block=AbsorbedBlock if form == "absorbed" else Block).to(DEVICE)
+    parameters = list(dense.parameters())
+    run = compiled(dense, mode)
+    optimisers = [torch.optim.AdamW(parameters, lr=1e-3, fused=True),
                   torch.optim.Adagrad([fields.weight, items.weight], lr=1e-2)]
     ids = torch.randint(ROWS, (batch, FIELDS), device=DEVICE)
     history = torch.randint(ROWS, (batch, T), device=DEVICE)
@@ -178,7 +225,8 @@ def bench_step(name, mode, T, batch, **sizes):
         torch.cuda.reset_peak_memory_stats()
     ms = median_ms(12 if CUDA else 7, step, 5 if CUDA else 2)
     memory = {"peak_GiB": torch.cuda.max_memory_allocated() / 2**30} if CUDA else {"threads": torch.get_num_threads()}
-    say(f"{name} training step, PyTorch {torch.__version__} {mode}", step_ms=ms, samples_per_second=1e3 * batch / ms, **memory)
+    say(f"{name} training step, {form}, PyTorch {torch.__version__} {mode}", step_ms=ms, samples_per_second=1e3 * batch / ms,
+        **memory)
 
 
 def bench_per_head_ffn(B, D, F_h, N=16):
@@ -261,11 +309,17 @@ def main(asked):
         for name in "small", "medium":
             for candidates, T in (400, 512), (500, 512), (550, 512), (500, 10_000):
                 bench_serve(name, candidates, T)
-    for name in [size for size in SIZES if size in asked] or ([] if CUDA else ["tiny"]):
-        for mode in ("eager", "compile", "graph") if CUDA else ("eager", "compile"):
-            bench_step(name, mode, **SIZES[name])
-            if CUDA:
-                torch.cuda.empty_cache()
+    names = [size for size in SIZES if size in asked] or ([] if CUDA else ["tiny"])
+    all_modes = ("eager", "compile", "graph", "blocks") if CUDA else ("eager", "compile")
+    modes = [mode for mode in all_modes if mode in asked] or all_modes
+    if names:
+        check_forms(**{k: v for k, v in SIZES["tiny"].items() if k not in ("T", "batch")})
+    for name in names:
+        for form in "plain", "absorbed":
+            for mode in modes:
+                bench_step(name, form, mode, **SIZES[name])
+                if CUDA:
+                    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

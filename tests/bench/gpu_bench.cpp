@@ -1,6 +1,7 @@
 // MixFormer's training step and its kernels on a GPU: one JSON line a measurement.
 //
-//   build/bench/gpu_bench [tiny small medium] [micro] [f32]      default: tiny small medium micro, in bf16
+//   build/bench/gpu_bench [tiny small medium] [none ffn block] [micro] [f32]
+//                                                            default: tiny small medium micro, every recompute, in bf16
 //   build/bench/gpu_bench ragged endurance long              histories of many lengths, see below
 //   ncu --metrics gpu__time_duration.sum build/bench/gpu_bench profile small none      three steps, kernel by kernel
 //
@@ -392,6 +393,10 @@ int main(int argc, char** argv) {
   if (argc > 3 && std::string(argv[1]) == "profile") return profile(argv[2], argv[3]);
   std::set<std::string> asked(argv + 1, argv + argc);
   const DType compute = asked.erase("f32") ? f32 : bf16;
+  std::vector<std::string> recomputes;
+  for (const char* recompute : {"none", "ffn", "block"})
+    if (asked.erase(recompute)) recomputes.emplace_back(recompute);
+  if (recomputes.empty()) recomputes = {"none", "ffn", "block"};
   if (asked.empty()) asked = {"tiny", "small", "medium", "micro"};
   std::printf("{\"card\":\"%s\"}\n", cuda::describe().c_str());
   const Sizes &tiny = kSizes[0], &small = kSizes[1];
@@ -408,6 +413,6 @@ int main(int argc, char** argv) {
   cuda::release_memory_cache();
   for (const Sizes& sizes : kSizes) {
     if (!asked.count(sizes.name)) continue;
-    for (const char* recompute : {"none", "ffn", "block"}) bench_step(sizes, recompute, compute, ceilings);
+    for (const std::string& recompute : recomputes) bench_step(sizes, recompute, compute, ceilings);
   }
 }
