@@ -61,7 +61,7 @@ CXXFLAGS += -std=c++20 -fopenmp $(warnings) $(maths) $(prefix_map) -I$(BUILD)/in
 LDFLAGS  += -fopenmp $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(if $(COVERAGE),--coverage)
 LDLIBS   += -lpthread
 # Compressed logs, where the libraries are here: ZLIB=0 and ZSTD=0 build without.
-has_header = $(shell printf '\#include <%s>\n' $(1) | $(CXX) -E -xc++ - >/dev/null 2>&1 && echo 1 || echo 0)
+has_header = $(shell $(CXX) -E -xc++ -include $(1) /dev/null >/dev/null 2>&1 && echo 1 || echo 0)
 ZLIB      ?= $(call has_header,zlib.h)
 ZSTD      ?= $(call has_header,zstd.h)
 ZLIB      := $(ZLIB)
