@@ -69,7 +69,8 @@ void write_index(const std::string& folder, int64_t format,
   json["labels"] = labels;
   std::map<std::string, CheckedFile> files;
   for (const auto& entry : fs::directory_iterator(folder))
-    if (entry.is_regular_file()) files[entry.path().filename()] = describe_file(entry.path());
+    if (entry.is_regular_file() && entry.path().filename() != "index.json")
+      files[entry.path().filename()] = describe_file(entry.path());
   json["files"] = files;
   const std::string text = json.dump(1);
   json["hash"] = hash_of(text);

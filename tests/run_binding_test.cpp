@@ -1,0 +1,277 @@
+// A run and its data: equal rows get equal numbers wherever they lie, and whatever does not belong to the run is refused.
+#include "mixrec/core/files/atomic_file.h"
+#include "mixrec/data/dataset.h"
+#include "mixrec/data/encoders/checked_folder.h"
+#include "mixrec/tests/message_of.h"
+#include "mixrec/tests/trainer_setup.h"
+#include "mixrec/train/load_model.h"
+#include "mixrec/train/run_data.h"
+#include "mixrec/train/serve/scorer.h"
+#include "mixrec/train/verify.h"
+
+#include <algorithm>
+#include <doctest/doctest.h>
+#include <filesystem>
+#include <map>
+#include <sstream>
+#include <sys/stat.h>
+#include <vector>
+
+using namespace mixrec;
+using namespace mixrec::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+// A folder for packed forms of data that is only looked at.
+struct Cache {
+  explicit Cache(const TemporaryFolder& folder) { ::setenv("XDG_CACHE_HOME", (folder / "cache").c_str(), 1); }
+  ~Cache() { ::unsetenv("XDG_CACHE_HOME"); }
+};
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+// Probabilities by the row's own cells, in the text that was written.
+std::map<std::string, std::string> predicted(const std::string& run, const std::string& data,
+                                             const TemporaryFolder& folder) {
+  const std::string out = folder / "p.csv";
+  const ChildResult result =
+      run_mixrec({"predict", run, "--data", data, "--split", "test", "--out", out}, folder);
+  CAPTURE(result.err);
+  REQUIRE(result.code == 0);
+  std::map<std::string, std::string> all;
+  for (const std::string& line : lines_of(read_file(out))) {
+    const size_t cells = line.find(',') + 1,
+                 numbers = line.find(',', line.find(',', line.find(',', cells) + 1) + 1);
+    all[line.substr(cells, numbers - cells)] = line.substr(numbers);
+  }
+  return all;
+}
+
+struct Trained {
+  explicit Trained(const std::string& model = "mlp") : cache(folder), data(write_small_data(folder)) {
+    train(run, model, 1);
+  }
+  void train(const std::string& out, const std::string& model, int seed) {
+    const ChildResult result =
+        run_mixrec({"train", "--quiet", "--data", data, "--out", out, "--seed", std::to_string(seed), "--set",
+                    "model.name=" + model, "--set", "data.batch_size=64"},
+                   folder);
+    CAPTURE(result.err);
+    REQUIRE(result.code == 0);
+  }
+  // A copy of the log with other lines, and what a command says of it.
+  std::string copy(const std::string& name, const std::vector<std::string>& lines,
+                   const std::string& file = "log.csv") {
+    fs::create_directories(folder / name);
+    std::string text;
+    for (const std::string& line : lines) text += line + "\n";
+    write_file(folder / name + "/" + file, text);
+    std::string schema = small_schema_text();
+    schema.replace(schema.find("log.csv"), 7, file);
+    write_file(folder / name + "/schema.json", schema);
+    return folder / name;
+  }
+  std::string refusal(std::vector<std::string> arguments) {
+    const ChildResult result = run_mixrec(arguments, folder);
+    CHECK(result.code == 1);
+    return result.err;
+  }
+
+  TemporaryFolder folder;
+  Cache cache;
+  std::string data, run = folder / "run";
+};
+
+bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_SUITE("run binding") {
+  TEST_CASE("equal rows get equal numbers in reordered, grown, thinned and renamed logs") {
+    for (const char* model : {"mlp", "mixformer"}) {
+      CAPTURE(model);
+      Trained trained(model);
+      const auto expected = predicted(trained.run, trained.data, trained.folder);
+      REQUIRE(expected.size() == 61);
+      std::vector<std::string> lines = lines_of(small_log_text());
+      auto reordered = lines;
+      std::reverse(reordered.begin() + 1, reordered.end());
+      CHECK(predicted(trained.run, trained.copy("reordered", reordered), trained.folder) == expected);
+      CHECK(predicted(trained.run, trained.copy("renamed", lines, "events.csv"), trained.folder) == expected);
+      auto grown = lines;
+      for (int i = 0; i < 5; ++i)
+        grown.push_back("new" + std::to_string(i) + ",777," + std::to_string(8 * 86'400 + i) + ",1,0");
+      const auto more = predicted(trained.run, trained.copy("grown", grown), trained.folder);
+      CHECK(more.size() == expected.size() + 5);
+      for (const auto& [cells, numbers] : expected) CHECK(more.at(cells) == numbers);
+      // Thinned: the rows of half of the test day, all earlier ones.
+      auto thinned = lines;
+      thinned.resize(thinned.size() - 30);
+      const auto fewer = predicted(trained.run, trained.copy("thinned", thinned), trained.folder);
+      CHECK(fewer.size() == 31);
+      for (const auto& [cells, numbers] : fewer) CHECK(expected.at(cells) == numbers);
+      for (const char* name : {"reordered", "renamed", "grown", "thinned"})
+        CHECK_FALSE(fs::exists(trained.folder / name + "/.mixrec"));
+    }
+  }
+
+  TEST_CASE("values that the run does not know are row 0, and their share is said") {
+    Trained trained;
+    auto lines = lines_of(small_log_text());
+    for (size_t l = lines.size() - 30; l < lines.size(); ++l)
+      lines[l] = "nobody" + lines[l].substr(lines[l].find(','));
+    const ChildResult result =
+        run_mixrec({"eval", trained.run, "--data", trained.copy("new", lines)}, trained.folder);
+    CHECK(result.code == 0);
+    CHECK(holds(result.err, "user: 50 % of its values are unknown to the run, 0 % in training"));
+    CHECK_FALSE(holds(result.err, "item: "));
+  }
+
+  TEST_CASE("a schema that changes what training keeps changes nothing of an old run") {
+    Trained trained;
+    const std::string before = run_mixrec({"eval", trained.run}, trained.folder).out;
+    std::string schema = small_schema_text();
+    schema.replace(schema.find("\"loss_weight\": 0.5"), 18, "\"kept_negatives\": 0.1");
+    write_file(trained.data + "/schema.json", schema);
+    const ChildResult after = run_mixrec({"eval", trained.run}, trained.folder);
+    CHECK(after.out == before);
+    CHECK(holds(after.err, "tasks.shared.kept_negatives: nothing -> 0.1"));
+    // Other times are other data: what its columns mean is not guessed.
+    auto lines = lines_of(small_log_text());
+    lines.pop_back();
+    const std::string other = trained.copy("other", lines);
+    schema = small_schema_text();
+    schema.replace(schema.find("\"time\": \"time\""), 14, R"("time": {"column": "time", "unit": "ms"})");
+    write_file(other + "/schema.json", schema);
+    CHECK(
+        holds(trained.refusal({"eval", trained.run, "--data", other}), "gives the columns another meaning"));
+  }
+
+  TEST_CASE("an encoder that was cut, edited, or is missing is refused by name") {
+    const Trained made;
+    for (const char* command : {"eval", "verify"})
+      for (const int kind : {0, 1, 2}) {
+        CAPTURE(command);
+        CAPTURE(kind);
+        const std::string run = made.folder / "broken";
+        fs::remove_all(run);
+        fs::copy(made.run, run, fs::copy_options::recursive);
+        const std::string file = run + (kind == 2 ? "/encoders/features.json" : "/encoders/vocabulary.1.txt");
+        std::string text = read_file(file);
+        if (kind == 0) text.erase(0, text.find('\n') + 1);
+        if (kind == 1) std::swap(text[0], text[2]);
+        kind == 2 ? fs::remove(file) : (write_file(file, text), true);
+        const ChildResult result = run_mixrec({command, run}, made.folder);
+        CHECK(result.code == 1);
+        CHECK(holds(result.err, file));
+        CHECK(holds(result.err, kind == 0   ? "lines where 15 were written"
+                                : kind == 1 ? "hash"
+                                            : "is missing"));
+        CHECK(holds(message_of([&] { Scorer scorer(run); }), file));
+        if (kind != 1) continue;
+        // An index that was made to fit does not help.
+        write_index(run + "/encoders", Encoders::kFormat, check_folder(made.run + "/encoders", 2).labels);
+        CHECK(holds(run_mixrec({command, run}, made.folder).err, file));
+      }
+  }
+
+  TEST_CASE("a file that changes and keeps its size and time is seen") {
+    const TemporaryFolder folder;
+    const std::string data = write_small_data(folder);
+    const auto rate = [&] { return Dataset::open(data).stats(Split::train).tasks[0].positives; };
+    const double before = rate();
+    const auto time = fs::last_write_time(data + "/log.csv");
+    std::string text = read_file(data + "/log.csv");
+    for (size_t at = text.find('\n'); at + 4 < text.size(); at = text.find('\n', at + 1))
+      if (at + 1 < text.size()) {
+        char& label = text[text.find('\n', at + 1) - 3];
+        label = label == '0' ? '1' : '0';
+      }
+    write_file(data + "/log.csv", text);
+    fs::last_write_time(data + "/log.csv", time);
+    CHECK(rate() == 360 - before);
+  }
+
+  TEST_CASE("differences of contents are told by their bytes, whatever files are called") {
+    const TemporaryFolder folder;
+    const std::string start(3 << 20, 'a');
+    write_file(folder / "a", start + "tail"), write_file(folder / "b", start + "tail and more");
+    write_file(folder / "c", start + "else");
+    const auto of = [&](const std::string& name) { return fingerprint_of(folder.path(), {name}); };
+    CHECK(differences(of("a"), of("a")).empty());
+    CHECK(differences(of("a"), of("b")) ==
+          std::vector<std::string>{"b (was a): equal to the first 3145732 bytes, then grown by 9 bytes"});
+    CHECK(differences(of("a"), of("c"))[0].ends_with("the first 3 MiB are equal"));
+    fs::copy(folder / "a", folder / "d");
+    CHECK(differences(of("a"), of("d")).empty());
+    CHECK(of("a").digest() == of("d").digest());
+  }
+
+  TEST_CASE(
+      "a resume on other data, other settings or another run's files is refused, on finished runs too") {
+    Trained trained;
+    auto lines = lines_of(small_log_text());
+    std::swap(lines[1], lines[2]);
+    const std::string said = trained.refusal({"train", "--out", trained.run, "--resume", "--data",
+                                              trained.copy("swapped", lines), "--set", "optimizer.lr=0.5"});
+    CHECK(holds(said, "optimizer.lr: 0.001 -> 0.5"));
+    CHECK(holds(said, "data log.csv: "));
+    CHECK(run_mixrec({"train", "--out", trained.run, "--resume"}, trained.folder).code == 0);
+    trained.train(trained.folder / "other", "mlp", 2);
+    for (const char* file : {"best.safetensors", "checkpoint.safetensors", "encoders"}) {
+      CAPTURE(file);
+      const std::string run = trained.folder / "mixed";
+      fs::remove_all(run);
+      fs::copy(trained.run, run, fs::copy_options::recursive);
+      fs::remove_all(run + "/" + file), fs::remove(run + "/result.json");
+      fs::copy(trained.folder / "other/" + file, run + "/" + file, fs::copy_options::recursive);
+      CHECK(holds(trained.refusal({"train", "--out", run, "--resume"}), "belongs to another run"));
+      if (std::string(file) != "checkpoint.safetensors")
+        CHECK(holds(trained.refusal({"eval", run}), "belongs to another run"));
+    }
+    std::string config = read_file(trained.run + "/config.json");
+    CHECK(holds(config, "\"dropout\""));  // a default of the model
+    config.replace(config.find("\"epochs\": 1"), 11, "\"epochs\": 2");
+    write_file(trained.run + "/config.json", config);
+    CHECK(holds(trained.refusal({"eval", trained.run}), "config.json has been changed since the run began"));
+  }
+
+  TEST_CASE("a run is found with its data when both are moved, and says where the data was") {
+    Trained trained;
+    const std::string before = run_mixrec({"eval", trained.run}, trained.folder).err;
+    fs::create_directories(trained.folder / "moved");
+    fs::rename(trained.data, trained.folder / "moved/log");
+    const std::string said = trained.refusal({"eval", trained.run});
+    CHECK(holds(said, trained.data));
+    CHECK(holds(said, "give --data DIR"));
+    fs::rename(trained.run, trained.folder / "moved/run");
+    CHECK(run_mixrec({"eval", trained.folder / "moved/run"}, trained.folder).code == 0);
+  }
+
+  TEST_CASE("what a run that was killed at its beginning leaves counts as free") {
+    Trained trained;
+    const std::string out = trained.folder / "begun";
+    fs::create_directories(out + "/encoders.tmp-1234");
+    write_file(out + "/config.json.tmp", "{");
+    trained.train(out, "mlp", 1);
+    CHECK_FALSE(fs::exists(out + "/encoders.tmp-1234"));
+    CHECK_FALSE(fs::exists(out + "/config.json.tmp"));
+  }
+
+  TEST_CASE("leftovers of processes that died are removed, those of living ones stay") {
+    const TemporaryFolder folder;
+    const std::string data = write_small_data(folder), dead = data + "/.mixrec/packed-0-0.tmp-12";
+    Dataset::open(data);
+    AtomicFolder living(data + "/.mixrec/packed-1-1");
+    fs::create_directories(dead);
+    Dataset::open(data);  // a fitting form exists
+    CHECK_FALSE(fs::exists(dead));
+    CHECK(fs::exists(living.folder()));
+  }
+}
