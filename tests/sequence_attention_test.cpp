@@ -106,6 +106,38 @@ TEST_CASE("sequence_attention: the absorbed form is the plain one in f64, with a
   }
 }
 
+TEST_CASE(
+    "sequence_attention: layers that read the same events share their norm, and get the same gradients") {
+  const Case& c = kJagged;
+  const int64_t row = c.heads * c.width, layers = 3;
+  const Tensor events = offsets_of(c.events), candidates = arange(std::ssize(c.events) + 1);
+  Rng rng(5);
+  std::vector<Tensor> inputs{normal(rng, {std::ssize(c.events), c.heads, c.width}, .3),
+                             normal(rng, {events.to_vector<int64_t>().back(), row}, 1)};
+  for (int64_t l = 0; l < layers; ++l)
+    for (const Shape& shape : {Shape{row}, Shape{row, 2 * c.hidden}, Shape{c.hidden, row}})
+      inputs.push_back(normal(rng, shape, .2));
+  for (Tensor& x : inputs) x.requires_grad();
+  const auto gradients = [&](SequenceForm form) {
+    for (Tensor& x : inputs) x.zero_grad();
+    const Tensor s = inputs[1] * 1.5;  // no leaf: its gradient is gathered from layer to layer
+    const SequenceRows rows(s, 1e-3);
+    Tensor u = inputs[0];
+    for (size_t l = 0; l < static_cast<size_t>(layers); ++l)
+      u = u + sequence_attention(u, rows, inputs[2 + 3 * l], inputs[3 + 3 * l], inputs[4 + 3 * l], events,
+                                 candidates, {.form = form});
+    u.backward(ones(u.shape(), f64));
+    std::vector<Tensor> all{u.detach()};
+    for (const Tensor& x : inputs) all.push_back(x.grad().clone());
+    return all;
+  };
+  const auto plain = gradients(SequenceForm::plain), absorbed = gradients(SequenceForm::absorbed);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    CAPTURE(i);
+    CHECK(distance(absorbed[i], plain[i]) < 1e-12);
+  }
+}
+
 TEST_CASE("sequence_attention: the absorbed form rounds no more than the plain one") {
   check_rounding(kJagged, kCpu);
 }
