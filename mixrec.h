@@ -37,6 +37,7 @@
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/attention/attend.h"
 #include "mixrec/ops/attention/cross_attention.h"
+#include "mixrec/ops/attention/sequence_attention.h"
 #include "mixrec/ops/cast.h"
 #include "mixrec/ops/dropout.h"
 #include "mixrec/ops/embedding.h"
