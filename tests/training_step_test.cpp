@@ -123,6 +123,18 @@ TEST_CASE("validation and the end of a run see the averaged weights") {
   for (const size_t task : {0, 1}) CHECK(near(end[task], (.5 * first[task] + second[task]) / 1.5));
 }
 
+TEST_CASE("a refit begins with the first weights, and lasts as long as the choice") {
+  Setup setup;
+  setup.config.train.refit = true;
+  setup.config.train.max_steps = 3;
+  setup.config.train.eval_every = 1;
+  const Biases model = setup.train();
+  const std::vector<double> start{0, 0};
+  REQUIRE(model.trained_at.size() > 3);
+  for (size_t i = 0; i < model.trained_at.size(); ++i)
+    CHECK((model.trained_at[i] == start) == (i == 0 || i == 3));
+}
+
 TEST_CASE("of steps that score the same the first is kept") {
   Setup setup;
   setup.config.optimizer.lr = 0;
