@@ -5,7 +5,9 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/csv_reader.h"
+#include "mixrec/data/loader.h"
 #include "mixrec/data/packing/packed_data.h"
+#include "mixrec/data/raw_requests.h"
 #include "mixrec/tests/data_files.h"
 
 #include <algorithm>
@@ -145,6 +147,28 @@ struct Prepared {
 }  // namespace
 
 TEST_SUITE("feature encoder") {
+  TEST_CASE("requests told in the log's own cells are encoded as the packed form has them") {
+    const Prepared prepared;
+    for (const TrainedOn trained_on : {TrainedOn::training_part, TrainedOn::whole_period}) {
+      const FeatureEncoder encoder = prepared.encoder(trained_on);
+      const auto requests = raw_requests(prepared.data, Split::test, trained_on, 25);
+      Loader loader(prepared.data, Split::test,
+                    {.batch_size = 1, .shuffle = Shuffle::none, .workers = 0, .trained_on = trained_on});
+      int64_t rows = 0;
+      for (size_t r = 0; r < requests.size(); ++r) {
+        const RequestBatch got = encoder.encode(requests[r]), expected = *loader.next();
+        rows += got.candidates;
+        REQUIRE(got.candidates == expected.candidates);
+        for (size_t f = 0; f < got.features.size(); ++f)
+          check_column(got.features[f], expected.features[f], prepared.data.spec().features[f].name, r);
+        CHECK(same(got.histories[0].offsets, expected.histories[0].offsets));
+        for (size_t c = 0; c < got.histories[0].columns.size(); ++c)
+          check_column(got.histories[0].columns[c], expected.histories[0].columns[c], "of events", r);
+      }
+      CHECK(rows >= 25);
+    }
+  }
+
   TEST_CASE("every row of the log, told in raw values, is encoded as the packed data set has it") {
     const Prepared prepared;
     const std::vector<Row> rows = read_log(prepared.folder);

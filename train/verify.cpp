@@ -5,6 +5,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/metrics.h"
 #include "mixrec/data/loader.h"
+#include "mixrec/data/raw_requests.h"
 #include "mixrec/models/list.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/load_model.h"
@@ -98,6 +99,9 @@ class Verifier {
     Loader one_by_one(data_, Split::test, options);
     for (int64_t rows = 0; rows < rows_read_; rows += requests_.back().candidates)
       requests_.push_back(*one_by_one.next());
+    raw_ = raw_requests(data_, Split::test, loaded_.trained_on, rows_read_);
+    MR_CHECK(raw_.size() == requests_.size(), "the log tells ", raw_.size(), " requests, the packed form ",
+             requests_.size());
   }
 
   Probabilities probabilities(const Tensor& logits) const {
@@ -131,8 +135,8 @@ class Verifier {
   void score(const std::string& device, const std::string& precision, const VerifyBounds& bounds) {
     const Scorer scorer(arguments_.run, {.device = device, .precision = precision}, own_models_);
     const auto once = [&] {
-      return by_request([&](const RequestBatch& request, size_t r) {
-        return scorer.score(request, "request " + std::to_string(r)).values();
+      return by_request([&](const RequestBatch&, size_t r) {
+        return scorer.score(raw_[r], "request " + std::to_string(r)).values();
       });
     };
     const std::string suffix =
@@ -140,9 +144,8 @@ class Verifier {
     const Probabilities first = once(), second = once();
     compare("scorer" + suffix, bounds, first);
     if (device != "cpu") {
-      compare("recorded" + suffix, bounds, by_request([&](const RequestBatch& request, size_t) {
-                return scorer.score(request).values();
-              }));
+      compare("recorded" + suffix, bounds,
+              by_request([&](const RequestBatch&, size_t r) { return scorer.score(raw_[r]).values(); }));
     }
     if (scorer.cache_stats().hits > 0)
       compare("cached" + suffix + " with scorer" + suffix, kSame, second, first);
@@ -188,6 +191,7 @@ class Verifier {
   LoadedModel loaded_;
   std::vector<float> shift_;
   std::vector<RequestBatch> batches_, requests_;  // the same rows
+  std::vector<ScoreRequest> raw_;                 // the requests in the log's own cells
   int64_t rows_read_ = 0;
   Probabilities reference_;
   std::vector<VerifyRow> rows_;

@@ -4,7 +4,7 @@
 //   expanded     every candidate a request of its own: batch.expanded()
 //   masked       models with a masked form: all heads of every candidate at once ("decoupled": false)
 //   decoupled    models with a user side: user_side() and then item_side(), request by request
-//   scorer       Scorer::score, request by request; cached: again, from the kept user sides
+//   scorer       Scorer::score, request by request, from the log's own cells; cached: again, from the kept user sides
 //   bf16, CUDA   evaluation and scorer in bf16, and both precisions on a card
 //   recorded     on a card: Scorer::score through recorded graphs, padded to their sizes
 //
