@@ -78,6 +78,8 @@ NVCCFLAGS += -std=c++20 -O3 -lineinfo $(gencode) --expt-relaxed-constexpr --exte
   -Xcompiler -fopenmp,-Wall,-Wextra,-Wno-psabi,-Wno-unused-parameter $(addprefix -Xcompiler ,$(prefix_map)) -I$(BUILD)/include -I$(BUILD)/generated $(if $(CI),-Werror all-warnings)
 endif
 
+# Objects of programs are kept like all others.
+.SECONDARY:
 .PHONY: all lib help
 all: $(binary)
 lib: $(library)
@@ -273,12 +275,12 @@ demo: $(binary) $(if $(DATA),,$(demo_log)/schema.json)
 	@echo '$$ $(demo_train)'
 	@$(demo_train) >/dev/null
 	@printf '%s\n' '' 'To try next:' \
-	  '  $(binary) train --data $(demo_data) --config $(dir $(demo_config))mlp.json --out $(BUILD)/demo/mlp' \
-	  '                                      an MLP on the same log, for comparison' \
-	  '  $(binary) eval $(BUILD)/demo/run --split validation' \
-	  '  $(binary) inspect $(demo_data)     what is in the log, and what is likely to bite' \
-	  '  $(binary) models                    the models;  $(binary) --help: the commands' \
-	  '  make demo DATA=DIR                  a log of your own: docs/schema.md says how to describe it'
+	  '  an MLP on the same log, for comparison:' \
+	  '    $(binary) train --data $(demo_data) \' \
+	  '      --config $(dir $(demo_config))mlp.json --out $(BUILD)/demo/mlp' \
+	  '  what is in the log, and what is likely to bite:  $(binary) inspect $(demo_data)' \
+	  '  the models and the commands:                     $(binary) models;  $(binary) --help' \
+	  '  a log of your own, which docs/schema.md says how to describe:  make demo DATA=DIR'
 $(demo_log)/schema.json: $(binary)
 	@echo '$$ $(binary) simulate --rows 250000 --out $(demo_log)'
 	@$(binary) simulate --rows 250000 --out $(demo_log) --again
