@@ -219,10 +219,46 @@ TEST_SUITE("predictions") {
     REQUIRE(rows.size() == 3);
     CHECK(rows[1][1] == "w");
     CHECK(std::stof(rows[1][4]) < 1);
+    // Neither labels, nor the columns that they are read from.
+    write_data(folder / "bare", "day,item,user\n5,b,w\n5,a,u\n", schema);
+    const auto bare = fields_of(predict(folder, {"--data", folder / "bare"}));
+    REQUIRE(bare.size() == 3);
+    for (size_t r = 1; r < 3; ++r) CHECK(bare[r][4] == rows[r][4]);
     const ChildResult eval = run_mixrec({"eval", folder / "run", "--data", folder / "next"}, folder);
     INFO(eval.err);
     CHECK(eval.code == 0);
     CHECK(eval.out.find(R"("auc":null)") != std::string::npos);
     CHECK(eval.err.find("no label of the part counts") != std::string::npos);
+  }
+
+  TEST_CASE("rows without labels have no signals either, and are predicted as those with labels are") {
+    const TemporaryFolder folder;
+    std::string schema = schema_of(R"("time": {"column": "day", "unit": "day"}, "weight": "w")",
+                                   R"("click": "click")", R"("by": "date", "test_from": "1970-01-05")");
+    schema.replace(schema.find(R"(["item"])"), 8, R"([{"column": "item", "hash": 16}])");
+    schema.insert(
+        schema.find(R"("split")"),
+        R"("histories": {"h": {"from": [{"log": true, "where": "click >= 0", "signals": {"click": "click"}}],
+                     "features": ["item"]}}, )");
+    std::string log = "user,item,day,click,w\n";
+    for (int k = 0; k < 60; ++k)
+      log += concat_message("u", k % 3, ",i", k % 5, ",", 1 + k / 20, ",", k % 2, ",1\n");
+    write_data(folder / "log", log + "u1,i1,4,1,1\nu2,i2,4,,\n", schema);
+    fs::remove_all(folder / "run");
+    const ChildResult trained =
+        run_mixrec({"train", "--data", folder / "log", "--out", folder / "run", "--set", "model.name=mlp",
+                    "--set", "model.hidden=4", "--set", "train.test=false"},
+                   folder);
+    INFO(trained.err);
+    REQUIRE(trained.code == 0);
+    const auto rows = fields_of(predict(folder));
+    REQUIRE(rows.size() == 3);
+    const std::string lacking = "user,item,day\nu1,i1,4\nu2,i2,4\n";
+    write_data(folder / "next", lacking, schema);
+    REQUIRE(fields_of(predict(folder, {"--data", folder / "next", "--split", "all"})).size() == 3);
+    // Who trains is told which column is missing.
+    const ChildResult refused =
+        run_mixrec({"train", "--data", folder / "next", "--out", folder / "other"}, folder);
+    CHECK(refused.code == 1);
   }
 }

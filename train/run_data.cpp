@@ -140,6 +140,7 @@ Dataset open_run_data(const RunFolder& folder, const RunRecord& record, const Co
                : " holds no encoders");
   const Schema schema = run_schema(folder, record, config, path, options.report);
   options.encoders = folder.encoders_path();
+  options.labels_optional = true;
   return Dataset::open(schema, path, options, config.data.tasks);
 }
 

@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/time_format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -156,6 +157,24 @@ int first_year(const TimeColumn& rule) { return rule.first_year ? rule.first_yea
 int last_year(const TimeColumn& rule) { return rule.last_year ? rule.last_year : kLastYear; }
 
 }  // namespace
+
+bool Packing::lacks(const std::string& expression, const CsvReader& reader) const {
+  if (!labels_optional || expression.empty()) return false;
+  const std::vector<std::string> asked = expression_columns(expression), &there = reader.columns();
+  return std::any_of(asked.begin(), asked.end(), [&](const std::string& name) {
+    return std::find(there.begin(), there.end(), name) == there.end();
+  });
+}
+
+float sample_weight(double of_row, double of_task, const CsvReader& reader, const std::string& task) {
+  const double weight = of_row * of_task;
+  MR_CHECK(of_row >= 0 && of_task >= 0, reader.place(), ": the weight of '", task, "' is negative");
+  MR_CHECK(fits_f32(weight), reader.place(), ": the weight of '", task, "' is too large (", weight,
+           "); the largest is 3.4e38");
+  MR_CHECK((static_cast<float>(weight) > 0) == (of_row > 0 && of_task > 0), reader.place(),
+           ": the weight of '", task, "' is too small (", weight, "); the least above 0 is 1.4e-45");
+  return static_cast<float>(weight);
+}
 
 TimeReader::TimeReader(const TimeColumn& rule, const CsvReader& reader, double utc_offset_hours,
                        TimeRange& range, std::string_view key)

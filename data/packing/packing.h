@@ -149,6 +149,9 @@ struct Packing {
 
   // See PrepareOptions; may be empty.
   std::function<void(const std::string& stage, double share)> progress;
+  bool labels_optional = false;  // see PrepareOptions
+  // Whether the expression reads a column that the file lacks, and may lack.
+  bool lacks(const std::string& expression, const CsvReader& reader) const;
   void tick(const std::string& stage, double share) const {
     if (progress) progress(stage, share);
   }
@@ -178,6 +181,9 @@ void encode(Packing& packing);
 // Edges that cut the training rows into equal shares. Equal values never part: where a share ends inside a value, the
 // cut goes before or after it, to the nearer side, so there may be fewer edges, but one at least when values differ.
 std::vector<double> quantile_edges(std::vector<std::pair<double, uint64_t>> counted, int64_t buckets);
+
+// The product of the weights of a row and of a task, which must survive as f32; throws with the reader's place.
+float sample_weight(double of_row, double of_task, const CsvReader& reader, const std::string& task);
 
 // Reads a point in time, in milliseconds, and its day.  A time beyond the last year that is believed is an error at its
 // line: most often its unit is another one.

@@ -233,15 +233,22 @@ class RowReader {
       date_.emplace(*schema_.date, reader_, schema_.utc_offset_hours, packing.date_range, "log.date");
     if (!schema_.request.empty()) request_ = reader_.column(schema_.request, "log.request");
     if (!schema_.where.empty()) where_.emplace(schema_.where, reader_, "log.where");
-    if (!schema_.weight.empty()) weight_.emplace(schema_.weight, reader_, "log.weight");
+    const bool weighted = !packing.lacks(schema_.weight, reader_);
+    if (!schema_.weight.empty() && weighted) weight_.emplace(schema_.weight, reader_, "log.weight");
     for (const auto& name : schema_.duplicates) duplicate_.push_back(reader_.column(name, "log.duplicates"));
     for (auto& column : packing.columns)
       if (!column.rule->matches && !column.rule->rate && column.place >= Place::request)
         cells_.emplace_back(&column, reader_.column(column.rule->column, feature_key(*column.rule)));
-    for (const auto& task : schema_.tasks) tasks_.emplace_back(task, reader_);
+    for (const auto& task : schema_.tasks) {
+      tasks_.emplace_back();
+      if (weighted && !packing.lacks(task.label, reader_) && !packing.lacks(task.mask, reader_) &&
+          !packing.lacks(task.weight, reader_))
+        tasks_.back().emplace(task, reader_);
+    }
     for (size_t h = 0; h < schema_.histories.size(); ++h)
       for (const auto& source : schema_.histories[h].sources)
-        if (source.log) sources_.emplace_back(packing, h, source, reader_);
+        if (source.log && !packing.lacks(source.where, reader_))
+          sources_.emplace_back(packing, h, source, reader_);
     if (schema_.split.by == SplitBy::column) split_ = reader_.column(schema_.split.column, "split.column");
     if (schema_.split.by == SplitBy::files) file_split_ = named_split(schema_.files[file_index]);
   }
@@ -275,14 +282,17 @@ class RowReader {
       if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
       for (const size_t place : signal_places(packing.schema.histories[history], source))
         places.push_back(packing.log_signal_at[history] + place);
-      for (const auto& signal : source.signals)
-        rules.emplace_back(signal.expression, reader, from + ".signals." + signal.name);
+      for (const auto& signal : source.signals) {
+        rules.emplace_back();
+        if (!packing.lacks(signal.expression, reader))
+          rules.back().emplace(signal.expression, reader, from + ".signals." + signal.name);
+      }
     }
     size_t history;
     const std::vector<SignalRule>* signals;
     std::optional<Expression> where;
     std::vector<size_t> places;
-    std::vector<Expression> rules;
+    std::vector<std::optional<Expression>> rules;
   };
 
   void fill(std::vector<char>& record) {
@@ -313,11 +323,12 @@ class RowReader {
     }
     labels(record);
     for (const auto& source : sources_) {
-      if (source.where && (*source.where)(reader_) == 0) continue;
+      if (source.where && source.where->value_or_missing(reader_).value_or(0) == 0) continue;
       head.events |= 1u << source.history;
       for (size_t s = 0; s < source.rules.size(); ++s)
-        record[layout.signal_at() + source.places[s]] =
-            static_cast<char>(signal_row(source.rules[s](reader_), reader_, (*source.signals)[s]));
+        if (const auto value = source.rules[s] ? source.rules[s]->value_or_missing(reader_) : std::nullopt)
+          record[layout.signal_at() + source.places[s]] =
+              static_cast<char>(signal_row(*value, reader_, (*source.signals)[s]));
     }
     std::memcpy(record.data(), &head, sizeof head);
   }
@@ -325,9 +336,9 @@ class RowReader {
   void labels(std::vector<char>& record) {
     auto* label = reinterpret_cast<float*>(record.data() + packing_.layout.label_at());
     auto* weight = reinterpret_cast<float*>(record.data() + packing_.layout.weight_at());
-    const double of_row = weight_ ? (*weight_)(reader_) : 1;
     for (size_t t = 0; t < tasks_.size(); ++t) {
-      const Task& task = tasks_[t];
+      if (!tasks_[t]) continue;
+      const Task& task = *tasks_[t];
       if (task.mask && (*task.mask)(reader_) == 0) continue;
       // An empty cell is no label: the row stays, its weight is 0.
       const std::optional<double> value = task.label.value_or_missing(reader_);
@@ -335,19 +346,9 @@ class RowReader {
       MR_CHECK(*value >= 0 && *value <= 1, reader_.place(), ": the label '", task.name, "' is ", *value,
                "; it must lie between 0 and 1");
       label[t] = static_cast<float>(*value);
-      weight[t] = weight_of(task, of_row, task.weight ? (*task.weight)(reader_) : 1);
+      weight[t] = sample_weight(weight_ ? (*weight_)(reader_) : 1, task.weight ? (*task.weight)(reader_) : 1,
+                                reader_, task.name);
     }
-  }
-
-  // The product of both weights, which must survive as f32.
-  float weight_of(const Task& task, double of_row, double of_task) const {
-    const double weight = of_row * of_task;
-    MR_CHECK(of_row >= 0 && of_task >= 0, reader_.place(), ": the weight of '", task.name, "' is negative");
-    MR_CHECK(fits_f32(weight), reader_.place(), ": the weight of '", task.name, "' is too large (", weight,
-             "); the largest is 3.4e38");
-    MR_CHECK((static_cast<float>(weight) > 0) == (of_row > 0 && of_task > 0), reader_.place(),
-             ": the weight of '", task.name, "' is too small (", weight, "); the least above 0 is 1.4e-45");
-    return static_cast<float>(weight);
   }
 
   // Row 1 + hour of the day or weekday (0 = Monday) of the row's time.
@@ -381,7 +382,7 @@ class RowReader {
   std::optional<Expression> where_, weight_;
   std::vector<size_t> duplicate_;
   std::vector<std::pair<Column*, size_t>> cells_;
-  std::vector<Task> tasks_;
+  std::vector<std::optional<Task>> tasks_;
   std::vector<Source> sources_;
   Split file_split_ = Split::train;
 };

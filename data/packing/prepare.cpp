@@ -112,6 +112,7 @@ void pack(const Schema& schema, const std::string& folder, const fs::path& path,
   AtomicFolder out(path);
   packing::Packing packing(schema, folder, out.folder(), given);
   packing.progress = options.progress;
+  packing.labels_optional = options.labels_optional;
   report("reading " + schema.files.front());
   read_tables(packing);
   read_log(packing);
