@@ -51,8 +51,8 @@ struct FitResult {
   std::string json;                       // the line of result.json
 };
 
-// Throws before anything is written when the data cannot be trained on: an empty part, a label with one
-// class.
+// Throws before anything is written when the data cannot be trained, chosen by or tested on as the configuration asks
+// (train/check_trainable.h).
 FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& options = {});
 
 template <class M>
