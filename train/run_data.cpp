@@ -133,11 +133,7 @@ Schema run_schema(const RunFolder& folder, const RunRecord& record, const Config
 
 Dataset open_run_data(const RunFolder& folder, const RunRecord& record, const Config& config,
                       const std::string& path, PrepareOptions options) {
-  MR_CHECK(fs::exists(folder.encoders_path()), folder.path(),
-           record.format == 1
-               ? " is of format 1 and not finished: it does not hold what its data was encoded "
-                 "with; the release that began it can end it"
-               : " holds no encoders");
+  check_has_encoders(folder, record);
   const Schema schema = run_schema(folder, record, config, path, options.report);
   options.encoders = folder.encoders_path();
   options.labels_optional = true;

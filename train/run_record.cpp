@@ -153,6 +153,14 @@ RunRecord read_record(const RunFolder& folder) {
   return record;
 }
 
+void check_has_encoders(const RunFolder& folder, const RunRecord& record) {
+  MR_CHECK(fs::exists(folder.encoders_path()), folder.path(),
+           record.format == 1
+               ? " is of format 1 and not finished: it does not hold what its data was encoded with; "
+                 "mixrec 0.1 reads it"
+               : " holds no encoders");
+}
+
 bool may_change(const std::string& difference) {
   for (const char* key : {"data.path", "data.schema", "data.workers", "train.threads", "train.device",
                           "train.checkpoint_every"})
@@ -168,10 +176,9 @@ std::vector<std::string> json_differences(const std::string& before, const std::
 
 void check_resumable(const RunFolder& folder, const RunRecord& record, const Config& config,
                      const std::string& schema, const Fingerprint& content) {
-  MR_CHECK(
-      record.format > 1, "cannot resume ", folder.path(),
-      ": it is of format 1, which does not say what data it was trained on; the release that began it can "
-      "end it, or begin a new run");
+  MR_CHECK(record.format > 1, "cannot resume ", folder.path(),
+           ": it is of format 1, which does not say what data it was trained on; end it with mixrec 0.1, or "
+           "begin a new run");
   std::vector<std::string> all;
   for (const std::string& difference : config_differences(load_config(folder.config_path(), {}), config))
     if (!may_change(difference)) all.push_back(difference);

@@ -39,6 +39,9 @@ void begin_run(const RunFolder& folder, const RunRecord& record, const Dataset& 
 // run.json is of format 1: all else is empty.
 RunRecord read_record(const RunFolder& folder);
 
+// Throws when a run does not hold what its data was encoded with: one of format 1 that is not finished.
+void check_has_encoders(const RunFolder& folder, const RunRecord& record);
+
 // Whether a configuration key may differ between a run and its resume: it changes no bit of the outcome, but for the
 // device, which may be another by the time that a run goes on.
 bool may_change(const std::string& difference);

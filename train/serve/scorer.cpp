@@ -9,7 +9,6 @@
 #include "mixrec/train/serve/recorded_pass.h"
 
 #include <cmath>
-#include <filesystem>
 #include <optional>
 
 namespace mixrec {
@@ -29,11 +28,7 @@ struct Scorer::Impl {
   }
 
   static FeatureEncoder run_encoder(const RunFolder& folder, const RunRecord& record) {
-    MR_CHECK(std::filesystem::exists(folder.encoders_path()), folder.path(),
-             record.format == 1
-                 ? " is of format 1 and not finished: it does not hold what its data was encoded "
-                   "with; the release that began it can end it"
-                 : " holds no encoders");
+    check_has_encoders(folder, record);
     return {folder.encoders_path(), trained_on(folder)};
   }
 
