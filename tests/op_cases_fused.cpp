@@ -102,6 +102,15 @@ void add_residual_ffn_cases(std::vector<OpCase>& cases) {
                      run, network, "",
                      recompute ? "a row of sums cancels in bf16; without blocks it is compared" : ""});
   }
+  cases.push_back({"residual_ffn", "another eps",
+                   [=](Rng& rng) {
+                     return weights(rng, {6, 8}, {8, 20}, {10, 8});
+                   },
+                   [](const Inputs& in) { return residual_ffn(in[0], in[1], in[2], in[3], {.eps = .5}); },
+                   [](const Plains& in) {
+                     return expected::plus(
+                         in[0], expected::ffn(expected::rms_norm(in[0], &in[1], .5), in[2], in[3]));
+                   }});
 }
 
 void add_norm_cases(std::vector<OpCase>& cases) {
