@@ -153,6 +153,15 @@ void add_arithmetic_cases(std::vector<OpCase>& cases) {
          [](const Plains& in) { return expected::map(in[0], [](double a) { return 2 - 3 * a; }); }});
   }
   const auto cube = [](Rng& rng) -> Inputs { return {normal(rng, {4, 300, 3})}; };
+  cases.push_back(
+      {"affine", "less a number, by a number", cube, [](const Inputs& in) { return (in[0] - 2.0) / 4.0; },
+       [](const Plains& in) { return expected::map(in[0], [](double x) { return (x - 2) / 4; }); }});
+  cases.push_back({"div", "a number by a tensor",
+                   [](Rng& rng) -> Inputs {
+                     return {uniform(rng, {4, 5}, .5, 2)};
+                   },
+                   [](const Inputs& in) { return 3.0 / in[0]; },
+                   [](const Plains& in) { return expected::map(in[0], [](double x) { return 3 / x; }); }});
   cases.push_back({"sum", "all", cube, [](const Inputs& in) { return sum(in[0]); }, sum_of_all});
   cases.push_back(
       {"sum", "mean of all", cube, [](const Inputs& in) { return mean(in[0]); },
