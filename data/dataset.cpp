@@ -14,7 +14,7 @@ namespace {
 Keyed keyed(const FeatureRule& rule, const Schema& schema) {
   if (rule.matches) return Keyed::none;
   const FeatureGroup group = rule.spec.group;
-  const bool stored = !rule.joined.empty() || rule.rate;
+  const bool stored = !rule.joined.empty() || rule.rate || !rule.item_values.empty();
   if (group == FeatureGroup::user && (stored || (rule.column == schema.user && rule.part.empty())))
     return Keyed::user;
   if (group == FeatureGroup::item && (stored || (rule.column == schema.item && rule.part.empty())))

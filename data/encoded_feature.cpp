@@ -64,8 +64,9 @@ void EncodedFeature::put_row(int64_t row, Cells& to) {
 void EncodedFeature::put_cell(std::string_view text, Cells& to) const {
   if (is_number()) return put_number(number_of(std::string(text)), to);
   if (!is_list()) return put_row(row_of(text), to);
-  for_each_element(text, rule.list_separator,
-                   [&](std::string_view element) { put_row(row_of(element), to); });
+  for_each_element(text, rule.list_separator, [&](std::string_view element) {
+    if (!element.empty()) put_row(row_of(element), to);
+  });
   to.end_row();
 }
 
@@ -94,10 +95,11 @@ void EncodedFeature::put_whole(double value, Cells& to) const {
 
 void EncodedFeature::put(const Value& value, Cells& to) const {
   const auto* text = std::get_if<std::string>(&value);
-  if (text && text->empty()) return put_missing(to);
+  if (text && rule.is_missing(*text)) return put_missing(to);
   if (const auto* list = std::get_if<std::vector<std::string>>(&value)) {
     MR_CHECK(is_list(), shown(value), " is a list, the feature has one value");
-    for (const std::string& element : *list) put_row(row_of(element), to);
+    for (const std::string& element : *list)
+      if (!element.empty()) put_row(row_of(element), to);
     return to.end_row();
   }
   if (!rule.part.empty() || rule.matches) return put_whole(number_of(value), to);

@@ -25,6 +25,7 @@ static void to_json(json& to, const FeatureRule& rule) {
         {"buckets", rule.buckets}, {"log1p", rule.log1p},   {"list", rule.list_separator},
         {"part", rule.part}};
   if (rule.missing) to["missing"] = *rule.missing;
+  if (!rule.missing_texts.empty()) to["missing_texts"] = rule.missing_texts;
   if (rule.rate) to["rate"] = *rule.rate;
   if (rule.matches) to["matches"] = *rule.matches;
 }
@@ -34,6 +35,7 @@ static void from_json(const json& from, FeatureRule& rule) {
   from.at("encoding").get_to(rule.encoding), from.at("buckets").get_to(rule.buckets);
   from.at("log1p").get_to(rule.log1p), from.at("list").get_to(rule.list_separator);
   from.at("part").get_to(rule.part);
+  if (from.contains("missing_texts")) from.at("missing_texts").get_to(rule.missing_texts);
   if (from.contains("missing")) rule.missing = from.at("missing").get<std::string>();
   if (from.contains("rate")) rule.rate = from.at("rate").get<RateRule>();
   if (from.contains("matches")) rule.matches = from.at("matches").get<MatchRule>();

@@ -26,8 +26,14 @@ constexpr int64_t kBlock = 1 << 20;
 constexpr int64_t kSettled = 2'000'000'000;
 
 struct OpenFile {
-  explicit OpenFile(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // A pipe would be waited for for ever.
+  explicit OpenFile(const std::string& path) : fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (fd < 0) MR_FAIL("cannot open ", path, ": ", std::strerror(errno));
+    struct stat status {};
+    if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+      ::close(fd);
+      MR_FAIL(path, " is not a file");
+    }
   }
   ~OpenFile() { ::close(fd); }
   OpenFile(const OpenFile&) = delete;

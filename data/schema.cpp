@@ -80,8 +80,9 @@ void detail::check_names(const Schema& schema, const std::string& called) {
     const FeatureSpec& spec = feature.spec;
     MR_CHECK(names.insert(spec.name).second, called, ": two features are named '", spec.name,
              "'; give one of them a \"name\"");
-    const bool stored_by_item = spec.group == FeatureGroup::item &&
-                                (!feature.joined.empty() || feature.rate || feature.column == schema.item);
+    const bool stored_by_item =
+        spec.group == FeatureGroup::item && (!feature.joined.empty() || feature.rate ||
+                                             feature.column == schema.item || !feature.item_values.empty());
     if (stored_by_item) item_features.insert(spec.name);
     if (spec.kind == FeatureKind::numeric || feature.matches) continue;
     const int64_t width = widths.emplace(spec.table_name(), spec.width).first->second;

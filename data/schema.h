@@ -18,9 +18,11 @@
 #include "mixrec/core/feature_spec.h"
 #include "mixrec/data/csv_reader.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace mixrec {
@@ -62,11 +64,19 @@ struct FeatureRule {
   std::vector<double> edges;   // buckets: a value v is in the bucket of the last edge <= v
   bool log1p = false;          // numeric: sign(x) log(1 + |x|) before it is standardised
   std::string list_separator;  // kind list: between the elements of a cell
-  std::optional<std::string>
-      missing;       // stands for an empty cell; without it a missing cell has a row of its own
+  std::vector<std::string> missing_texts;  // cells that mean the same as an empty one
+  // Stands for an empty cell; without it a missing cell has a row of its own.
+  std::optional<std::string> missing;
+  // "first" or "last": what is stored of an item is what the oldest or newest training row says of it, "": what each row
+  // says of its own.
+  std::string item_values;
   std::string part;  // of a time column: "hour" or "weekday"; "" takes the cell
   std::optional<RateRule> rate;
   std::optional<MatchRule> matches;
+
+  bool is_missing(std::string_view cell) const {
+    return cell.empty() || std::find(missing_texts.begin(), missing_texts.end(), cell) != missing_texts.end();
+  }
 };
 
 // A small whole number that events carry, 0 to 253: an expression over the row, or a list beside the items.
@@ -117,17 +127,20 @@ struct JoinedTable {
   bool of_user = true;
 };
 
-enum class SplitBy : uint8_t { date, fraction, column, files };
+enum class SplitBy : uint8_t { date, fraction, column, files, random };
 
 struct SplitRule {
   SplitBy by = SplitBy::date;
   std::string test_from, validation_from;      // date: first days, "2022-05-03"
   int64_t test_days = 0, validation_days = 0;  // date: counted from the end
-  double test = 0;                             // fraction: of the rows, the newest
+  double test = 0;  // fraction: of the rows, the newest; random: of the rows or users
   double validation =
-      0;  // fraction: of the rows before those; column and files: of the training rows, the newest
+      0;  // fraction: of the rows before those; column and files: of the training rows, the newest; random: as test
   std::string column;                                                     // column: its values decide
   std::vector<std::string> train_values, validation_values, test_values;  // column: values; files: file names
+  // random: a row's part is decided by a hash of its cells, or of its user, and the seed.
+  uint64_t seed = 1;
+  bool of_users = false;
 };
 
 // What a request sees of its own day: nothing (its history ends the day before) or all that happened before
@@ -152,7 +165,8 @@ struct Schema {
   std::vector<HistoryRule> histories;
   SplitRule split;
   Snapshot snapshot = Snapshot::day;
-  bool freeze = true;  // no event after the last training row enters any history
+  bool outside_files = false;  // files may lie outside the data folder
+  bool freeze = true;          // no event after the last training row enters any history
 
   // The whole schema as one line of JSON.
   std::string json;

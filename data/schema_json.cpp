@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/json_reader.h"
 #include "mixrec/data/schema.h"
+#include "mixrec/data/schema_parts.h"
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>
@@ -60,7 +61,6 @@ TimeColumn read_time(JsonObject& in, const std::string& key, const std::string& 
 
 void read_log(JsonObject in, Schema& schema) {
   schema.files = in.texts("files");
-  MR_CHECK(!schema.files.empty(), in.place(), ": 'files' is missing");
   schema.format = read_format(in, {});
   schema.user = in.text("user");
   schema.item = in.text("item");
@@ -185,6 +185,35 @@ void read_derived(JsonObject& in, FeatureRule& feature) {
   }
 }
 
+// One text stands for an empty cell; a list names the texts that mean one.
+void read_missing(JsonObject& in, FeatureRule& feature) {
+  if (in.has("missing")) {
+    if (in.value("missing").is_list()) {
+      feature.missing_texts = in.texts("missing");
+    } else {
+      feature.missing = in.text("missing");
+    }
+  }
+  double number = 0;
+  MR_CHECK(
+      feature.encoding < Encoding::quantiles || !feature.missing || parse_number(*feature.missing, number),
+      in.at("missing"), ": '", *feature.missing,
+      "' stands for an empty cell and is not a number; a list, as [\"NA\"], names cells that mean one");
+  if (!in.has("fill")) return;
+  MR_CHECK(!feature.missing, in.at("fill"),
+           ": \"missing\" is one text and says that already; write a list there");
+  feature.missing = in.text("fill");
+  MR_CHECK(feature.encoding < Encoding::quantiles || parse_number(*feature.missing, number), in.at("fill"),
+           ": '", *feature.missing, "' is not a number");
+}
+
+void read_item_values(JsonObject& in, FeatureRule& feature, const Schema& schema) {
+  feature.item_values = in.choice("item_values", "", {"first", "last"});
+  MR_CHECK(feature.spec.group == FeatureGroup::item && feature.joined.empty() && feature.part.empty() &&
+               feature.column != schema.item,
+           in.at("item_values"), ": belongs to a column of the log under features.item");
+}
+
 FeatureRule read_feature(const JsonValue& value, FeatureGroup group, int64_t width, const Schema& schema) {
   FeatureRule feature;
   feature.spec.group = group;
@@ -206,7 +235,8 @@ FeatureRule read_feature(const JsonValue& value, FeatureGroup group, int64_t wid
     read_encoding(in, feature);
     feature.spec.name = in.text("name", feature.part.empty() ? feature.column : feature.part);
     feature.spec.table = in.text("table", "");
-    if (in.has("missing")) feature.missing = in.text("missing");
+    read_missing(in, feature);
+    if (in.has("item_values")) read_item_values(in, feature, schema);
     feature.unknown_rate = in.number("unknown_rate", 0);
     MR_CHECK(feature.unknown_rate >= 0 && feature.unknown_rate < 1, in.at("unknown_rate"),
              ": must be in [0, 1)");
@@ -302,44 +332,17 @@ HistoryRule read_history(JsonObject in, const std::string& name, const Schema& s
   return history;
 }
 
-SplitRule read_split(JsonObject in) {
-  SplitRule split;
-  const std::string by = in.choice("by", "date", {"date", "fraction", "column", "files"});
-  if (by == "date") {
-    split.test_from = in.text("test_from", "");
-    split.validation_from = in.text("validation_from", "");
-    split.test_days = in.integer("test_days", 0, 1);
-    split.validation_days = in.integer("validation_days", 0, 0);
-    MR_CHECK(split.test_from.empty() != (split.test_days == 0), in.place(), ": give test_from or test_days");
-    MR_CHECK(split.validation_from.empty() || split.validation_days == 0, in.place(),
-             ": give validation_from or validation_days, not both");
-    for (const auto* key : {"test_from", "validation_from"})
-      if (in.has(key)) parse_day(in.text(key), in.at(key));
-  } else if (by == "fraction") {
-    split.by = SplitBy::fraction;
-    split.test = in.number("test", 0.1);
-    split.validation = in.number("validation", 0.1);
-    MR_CHECK(split.test > 0 && split.validation >= 0 && split.test + split.validation < 1, in.place(),
-             ": test and validation are fractions with a sum below 1");
-  } else {
-    split.by = by == "column" ? SplitBy::column : SplitBy::files;
-    if (by == "column") split.column = in.text("column");
-    split.train_values = in.texts("train");
-    split.validation_values = in.texts("validation");
-    split.test_values = in.texts("test");
-    MR_CHECK(!split.train_values.empty() && !split.test_values.empty(), in.place(),
-             ": needs 'train' and 'test'");
-    split.validation = in.number("validation_fraction", split.validation_values.empty() ? 0.1 : 0);
-    MR_CHECK(split.validation >= 0 && split.validation < 1, in.at("validation_fraction"),
-             ": must be in [0, 1)");
-  }
-  in.finish();
-  return split;
-}
-
 void read_protocol(JsonObject& in, Schema& schema) {
   const bool dated = schema.time || schema.date;
-  schema.split = read_split(in.object("split"));
+  schema.split = detail::read_split(in.object("split"));
+  if (schema.files.empty() && schema.split.by == SplitBy::files)
+    for (const auto* part :
+         {&schema.split.train_values, &schema.split.validation_values, &schema.split.test_values})
+      schema.files.insert(schema.files.end(), part->begin(), part->end());
+  MR_CHECK(!schema.files.empty(), in.at("log"), ": 'files' is missing");
+  for (const auto& file : schema.files)
+    MR_CHECK(std::count(schema.files.begin(), schema.files.end(), file) == 1, in.at("log"), ": the file '",
+             file, "' is named twice");
   MR_CHECK(schema.split.by != SplitBy::date || dated, in.at("split"),
            ": a split by date needs log.time or log.date");
   const std::string snapshot = in.choice("snapshot", dated ? "day" : "time", {"day", "time"});
@@ -392,8 +395,10 @@ Schema parse_schema(const std::string& text, const std::string& called) {
       schema.histories.push_back(read_history(histories.object(name), name, schema, width));
   }
   read_protocol(in, schema);
+  schema.outside_files = in.flag("outside_files", false);
   in.finish();
   detail::check_names(schema, called);
+  detail::check_expressions(schema, called);
   schema.json = json.dump_without({});
   schema.packed_key = json.dump_without(kModelKeys);
   return schema;

@@ -91,7 +91,7 @@ void inspect_users(const PackedData& data, InspectReport& report) {
 
 // What makes a column look like an outcome of its row, or "".
 std::string outcome_because(const InspectedColumn& column) {
-  if (column.label) return "";
+  if (column.label || column.key) return "";
   std::ostringstream why;
   why.precision(3);
   if (column.auc >= kOutcomeAuc) {
@@ -130,7 +130,8 @@ void warn(const Dataset& data, InspectReport& report) {
     if (column.label && column.input)
       out.push_back("'" + column.name + "' is read by a label and is an INPUT; remove it from the features");
   const auto& manifest = report.manifest;
-  if (report.repeated_events > manifest.duplicates)
+  out.insert(out.end(), manifest.warnings.begin(), manifest.warnings.end());
+  if (report.repeated_events > 0)
     out.push_back(
         std::to_string(report.repeated_events) + " rows repeat an earlier (user, item, time)" +
         (data.schema().duplicates.empty() ? "; name these columns in log.duplicates to drop them" : ""));
@@ -142,7 +143,7 @@ void warn(const Dataset& data, InspectReport& report) {
                       " part");
     }
   for (const auto& feature : report.features)
-    if (feature.rows == 2 && feature.kind == "categorical")
+    if (feature.rows == 2 && feature.kind != "numeric")
       out.push_back("the feature '" + feature.name + "' has a single value");
   for (const auto& feature : report.features)
     if (feature.unknown_test > kManyUnknown)
@@ -163,7 +164,16 @@ InspectReport inspect(const Dataset& data, const std::string& folder) {
   report.duplicate_key = data.schema().duplicates;
   for (const auto& task : data.spec().tasks) report.tasks.push_back(task.name);
   for (int s = 0; s < 3; ++s) report.manifest.splits[s] = data.stats(static_cast<Split>(s));
-  detail::inspect_columns(data.schema(), folder, report);
+  const PackedData& packed = data.packed();
+  std::vector<bool> kept(static_cast<size_t>(report.manifest.rows_read)),
+      users(static_cast<size_t>(report.manifest.users)), items(static_cast<size_t>(report.manifest.items));
+  for (size_t r = 0; r < packed.row_number.size(); ++r)
+    kept.at(static_cast<size_t>(packed.row_number[r])) = true;
+  for (size_t r = 0; r < packed.row_item.size(); ++r) items.at(packed.row_item[r]) = true;
+  for (size_t r = 0; r < packed.request_user.size(); ++r) users.at(packed.request_user[r]) = true;
+  report.log_users = std::count(users.begin(), users.end(), true);
+  report.log_items = std::count(items.begin(), items.end(), true);
+  detail::inspect_columns(data.schema(), folder, kept, report);
   inspect_features(data, report);
   inspect_histories(data.packed(), report);
   inspect_users(data.packed(), report);

@@ -15,6 +15,8 @@ struct InspectedColumn {
   bool constant = false;  // one value in all rows
   bool input = false;     // a feature reads it
   bool label = false;     // a label, mask or weight reads it
+  bool key = false;       // it says whose, of what or when a row is
+  bool coded = false;     // a vocabulary or a hash reads it: its numbers have no order
   double auc = 0.5;       // of this column alone against the task below: how well it ranks that label
   std::string task;
   // A column that has one value in 90 % of the rows: odds of a label where it has another, over those
@@ -46,6 +48,7 @@ struct InspectReport {
   std::string name;
   Manifest manifest;
   std::vector<std::string> tasks;
+  int64_t log_users = 0, log_items = 0;  // in the rows of the data set, whatever tables and histories name
   std::vector<std::string> duplicate_key;
   int64_t repeated_rows = 0;    // rows equal to an earlier one in every cell
   int64_t repeated_events = 0;  // rows equal to an earlier one in user, item and time
@@ -64,8 +67,10 @@ InspectReport inspect(const Dataset& data, const std::string& folder);
 
 namespace detail {
 
-// Fills columns, repeated_rows and repeated_events from the log's files.
-void inspect_columns(const Schema& schema, const std::string& folder, InspectReport& report);
+// Fills columns, repeated_rows and repeated_events from the log's files.  `kept` says, by row over all files, which
+// ones are in the data set.
+void inspect_columns(const Schema& schema, const std::string& folder, const std::vector<bool>& kept,
+                     InspectReport& report);
 
 }  // namespace detail
 

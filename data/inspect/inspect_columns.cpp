@@ -74,7 +74,9 @@ void judge(const Sample& sample, size_t c, const std::vector<std::string>& tasks
   column.distinct = static_cast<int64_t>(distinct.size());
   for (size_t t = 0; t < tasks.size(); ++t) {
     std::vector<double> scores;
-    if (!sample.numbers[c].empty()) scores.push_back(rank_auc(sample.numbers[c], sample.labels[t]));
+    // The number of an id or a code says nothing by its size.
+    if (!sample.numbers[c].empty() && !column.coded)
+      scores.push_back(rank_auc(sample.numbers[c], sample.labels[t]));
     if (distinct.size() <= kFewValues)
       scores.push_back(rank_auc(value_rates(sample.hashes[c], sample.labels[t]), sample.labels[t]));
     for (double score : scores) {
@@ -136,17 +138,31 @@ std::set<std::string> columns_of_labels(const Schema& schema) {
   return names;
 }
 
+// A column that nobody reads may hold what is not UTF-8: it is not asked for.
+size_t place_of(const CsvReader& reader, const std::string& name) {
+  const auto& columns = reader.columns();
+  const auto found = std::find(columns.begin(), columns.end(), name);
+  return found == columns.end() ? reader.column(name) : static_cast<size_t>(found - columns.begin());
+}
+
+bool is_key(const Schema& schema, const std::string& name) {
+  return name == schema.user || name == schema.item || name == schema.request ||
+         (schema.time && name == schema.time->column) || (schema.date && name == schema.date->column);
+}
+
 }  // namespace
 
-void inspect_columns(const Schema& schema, const std::string& folder, InspectReport& report) {
-  const int64_t stride = std::max<int64_t>(1, report.manifest.rows_read / static_cast<int64_t>(kSample));
+void inspect_columns(const Schema& schema, const std::string& folder, const std::vector<bool>& kept,
+                     InspectReport& report) {
+  const int64_t stride = std::max<int64_t>(1, report.manifest.rows / static_cast<int64_t>(kSample));
   const size_t tasks = schema.tasks.size();
   Sample sample;
   sample.labels.resize(tasks);
   std::vector<uint64_t> first, whole_rows, events;
   std::vector<int64_t> missing;
   std::vector<bool> not_a_number;
-  int64_t row = 0;
+  int64_t row = 0;  // of the data set
+  size_t line = 0;
   for (const auto& file : schema.files) {
     CsvReader reader(folder + "/" + file, schema.format);
     const Labels labels(schema, reader);
@@ -159,10 +175,12 @@ void inspect_columns(const Schema& schema, const std::string& folder, InspectRep
     }
     // Files of one log may order their columns differently.
     std::vector<size_t> places;
-    for (const auto& column : report.columns) places.push_back(reader.column(column.name));
+    for (const auto& column : report.columns) places.push_back(place_of(reader, column.name));
     std::vector<size_t> key{reader.column(schema.user), reader.column(schema.item)};
     if (schema.time) key.push_back(reader.column(schema.time->column));
-    for (; reader.next(); ++row) {
+    for (; reader.next(); ++line) {
+      // Rows that log.where or log.duplicates drop are not looked at.
+      if (line >= kept.size() || !kept[line]) continue;
       uint64_t whole = 0, event = 0;
       for (const size_t cell : key) event = hash_text(reader.cell(cell), event + 1);
       const bool sampled = row % stride == 0;
@@ -182,6 +200,7 @@ void inspect_columns(const Schema& schema, const std::string& folder, InspectRep
       }
       whole_rows.push_back(whole), events.push_back(event);
       for (size_t t = 0; sampled && t < tasks; ++t) sample.labels[t].push_back(labels(t, reader));
+      ++row;
     }
   }
   report.repeated_rows = repeats(whole_rows);
@@ -195,7 +214,11 @@ void inspect_columns(const Schema& schema, const std::string& folder, InspectRep
     column.missing = static_cast<double>(missing[c]) / static_cast<double>(std::max<int64_t>(row, 1));
     column.label = of_labels.count(column.name) > 0;
     for (const auto& feature : schema.features)
-      column.input = column.input || (feature.joined.empty() && feature.column == column.name);
+      if (feature.joined.empty() && feature.column == column.name) {
+        column.input = true;
+        column.coded = column.coded || (feature.encoding <= Encoding::hash && feature.part.empty());
+      }
+    column.key = is_key(schema, column.name);
     judge(sample, c, names, column);
     judge_rare(sample, c, names, column);
   }

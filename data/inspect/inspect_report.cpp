@@ -98,7 +98,7 @@ void write_features(std::ostream& out, const InspectReport& report) {
 std::string InspectReport::text() const {
   std::ostringstream out;
   out << (name.empty() ? "data" : name) << ": " << with_commas(manifest.rows_read) << " rows, "
-      << with_commas(manifest.users) << " users, " << with_commas(manifest.items) << " items\n";
+      << with_commas(log_users) << " users, " << with_commas(log_items) << " items\n";
   if (manifest.rows_filtered)
     out << "  filtered  " << with_commas(manifest.rows_filtered) << " rows by log.where\n";
   if (!duplicate_key.empty())
@@ -106,6 +106,10 @@ std::string InspectReport::text() const {
         << joined(duplicate_key, ", ", kPlain) << ")\n";
   out << "  repeated  " << with_commas(repeated_rows) << " whole rows, " << with_commas(repeated_events)
       << " of (user, item, time)\n\n";
+  for (const auto& join : manifest.joins)
+    out << "  " << join.key << " (" << join.file << ") has " << percent(join.share()) << " of the log's "
+        << join.what << ": " << with_commas(join.found) << " of " << with_commas(join.of) << "\n";
+  if (!manifest.joins.empty()) out << "\n";
   write_parts(out, *this);
   write_features(out, *this);
   for (const auto& history : histories)
@@ -134,7 +138,7 @@ std::string InspectReport::json() const {
   out << "{\"name\": " << quoted(name) << ", \"rows_read\": " << manifest.rows_read
       << ", \"rows_filtered\": " << manifest.rows_filtered << ", \"duplicates\": " << manifest.duplicates
       << ", \"repeated_rows\": " << repeated_rows << ", \"repeated_events\": " << repeated_events
-      << ", \"users\": " << manifest.users << ", \"items\": " << manifest.items << ",\n \"parts\": {";
+      << ", \"users\": " << log_users << ", \"items\": " << log_items << ",\n \"parts\": {";
   for (int s = 0; s < 3; ++s) {
     const SplitStats& part = manifest.splits[s];
     out << (s ? ", " : "") << quoted(split_name(static_cast<Split>(s))) << ": {\"rows\": " << part.rows
@@ -176,6 +180,13 @@ std::string InspectReport::json() const {
                 [](std::ostream& to, const InspectedUsers& one) {
                   to << "{\"task\": " << quoted(one.task) << ", \"users\": " << one.users
                      << ", \"both_classes\": " << one.both_classes << "}";
+                })
+      << "],\n \"joins\": ["
+      << joined(manifest.joins, ", ",
+                [](std::ostream& to, const JoinStats& one) {
+                  to << "{\"key\": " << quoted(one.key) << ", \"file\": " << quoted(one.file)
+                     << ", \"what\": " << quoted(one.what) << ", \"found\": " << one.found
+                     << ", \"of\": " << one.of << "}";
                 })
       << "],\n \"warnings\": ["
       << joined(warnings, ", ", [](std::ostream& to, const std::string& one) { to << quoted(one); })

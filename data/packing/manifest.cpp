@@ -10,10 +10,11 @@ namespace mixrec {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TableInfo, name, rows, rows_training)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TaskStats, rows, weight, positives)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(JoinStats, key, file, what, found, of)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SplitStats, rows, requests, first_day, last_day, tasks)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Manifest, packed_key, encoders, given_encoders, rows_read, rows_filtered,
                                    duplicates, rows, requests, users, items, splits, tables, feature_rows,
-                                   signal_rows, event_counts)
+                                   signal_rows, event_counts, joins, warnings)
 
 const char* split_name(Split split) {
   constexpr const char* kNames[] = {"train", "validation", "test", "refit", "all"};

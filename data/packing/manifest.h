@@ -29,6 +29,15 @@ struct TaskStats {
   double rate() const { return weight > 0 ? positives / weight : 0; }
 };
 
+// How many of the log's users or items a joined table or a source of a history has too.
+struct JoinStats {
+  std::string key, file;  // of the schema, as tables.items; its first file
+  std::string what;       // "users" or "items"
+  int64_t found = 0, of = 0;
+
+  double share() const { return of > 0 ? static_cast<double>(found) / static_cast<double>(of) : 1; }
+};
+
 struct SplitStats {
   int64_t rows = 0, requests = 0;
   std::string first_day, last_day;  // "" when the log has no dates
@@ -36,7 +45,7 @@ struct SplitStats {
 };
 
 struct Manifest {
-  static constexpr int kVersion = 4;
+  static constexpr int kVersion = 5;
 
   std::string packed_key;
   Fingerprint content;          // of the files it was made from
@@ -49,6 +58,8 @@ struct Manifest {
   std::vector<int64_t> feature_rows;              // parallel to the schema's features; 0: numeric
   std::vector<std::vector<int64_t>> signal_rows;  // per history and signal
   std::vector<int64_t> event_counts;              // per history
+  std::vector<JoinStats> joins;
+  std::vector<std::string> warnings;  // what is likely not meant, one sentence each
 };
 
 void write_manifest(const Manifest& manifest, const std::string& path);

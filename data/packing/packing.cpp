@@ -21,8 +21,8 @@ Place place_of(const FeatureRule& rule, const Schema& schema) {
   if (spec.group == FeatureGroup::user &&
       (!rule.joined.empty() || rule.rate || (entity && rule.column == schema.user)))
     return Place::user;
-  if (spec.group == FeatureGroup::item &&
-      (!rule.joined.empty() || rule.rate || (entity && rule.column == schema.item)))
+  if (spec.group == FeatureGroup::item && (!rule.joined.empty() || rule.rate || !rule.item_values.empty() ||
+                                           (entity && rule.column == schema.item)))
     return Place::item;
   return spec.scope == FeatureScope::request ? Place::request : Place::candidate;
 }
@@ -88,7 +88,8 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
     column.of_entity = rule.joined.empty() && rule.part.empty() &&
                        ((column.place == Place::user && rule.column == schema.user) ||
                         (column.place == Place::item && rule.column == schema.item));
-    if (column.place >= Place::request) column.slot = column.is_number() ? layout.numbers++ : layout.ids++;
+    column.from_log = !rule.item_values.empty();
+    if (column.in_rows()) column.slot = column.is_number() ? layout.numbers++ : layout.ids++;
     if (column.is_list()) column.cells = std::make_unique<Dictionary>();
     if (column.of_entity && rule.encoding == Encoding::vocabulary && !column.is_list())
       column.values = column.place == Place::user ? &users : &items;
@@ -117,7 +118,7 @@ Packing::Packing(const Schema& the_schema, std::string data_folder, std::string 
 }
 
 uint32_t Column::id_of(std::string_view text) {
-  if (text.empty() && rule->missing) text = *rule->missing;
+  if (rule->is_missing(text)) text = rule->missing ? std::string_view(*rule->missing) : "";
   if (is_list()) return cells->add(text);
   if (rule->encoding == Encoding::hash) return hash_row(text, rule->buckets);
   return values->add(text);
@@ -125,13 +126,23 @@ uint32_t Column::id_of(std::string_view text) {
 
 double Column::missing_number() const {
   double value = std::numeric_limits<double>::quiet_NaN();
-  MR_CHECK(!rule->missing || parse_number(*rule->missing, value), "feature '", rule->spec.name,
-           "': its \"missing\" value '", rule->missing.value_or(""), "' is not a number");
+  MR_CHECK(
+      !rule->missing || parse_number(*rule->missing, value), "feature '", rule->spec.name,
+      "': its \"missing\" value '", rule->missing.value_or(""),
+      "' is not a number; it stands for an empty cell, and a list, as [\"NA\"], names cells that mean one");
+  return value;
+}
+
+double Column::number_of_id(std::string_view text) const {
+  double value = 0;
+  MR_CHECK(parse_number(text, value), "feature '", rule->spec.name, "': '", text, "' is not a number");
+  MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), "feature '", rule->spec.name, "': '", text,
+           "' is beyond the numbers that a model computes with (3.4e38)");
   return value;
 }
 
 double Column::number(const CsvReader& reader, size_t cell) const {
-  if (reader.cell(cell).empty()) return missing_number();
+  if (rule->is_missing(reader.cell(cell))) return missing_number();
   const double value = reader.number(cell);
   MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), reader.place(cell), ": '",
            reader.cell(cell), "' is beyond the numbers that a model computes with (3.4e38); ",
@@ -139,12 +150,30 @@ double Column::number(const CsvReader& reader, size_t cell) const {
   return value;
 }
 
+std::string Packing::data_path(const std::string& file) const {
+  namespace fs = std::filesystem;
+  const std::string path = data + "/" + file;
+  std::error_code error;
+  const fs::path inside = fs::canonical(data, error), real = fs::canonical(path, error);
+  if (error || schema.outside_files) return path;
+  MR_CHECK(std::mismatch(inside.begin(), inside.end(), real.begin(), real.end()).first == inside.end(),
+           "the file '", file, "' lies outside the data folder ", data, " (", real.string(),
+           "); \"outside_files\": true in the schema allows that");
+  return path;
+}
+
+Split random_split(const SplitRule& rule, uint64_t hash) {
+  const double at = static_cast<double>(hash >> 11) * 0x1p-53;
+  return at < rule.test ? Split::test : at < rule.test + rule.validation ? Split::validation : Split::train;
+}
+
 void Packing::place(const RowHead& head) {
   const SplitRule& split = schema.split;
   first_day = std::min(first_day, head.day);
   last_day = std::max(last_day, head.day);
   const bool cut_by_time =
-      split.by == SplitBy::fraction || (split.by >= SplitBy::column && split.validation > 0);
+      split.by == SplitBy::fraction ||
+      ((split.by == SplitBy::column || split.by == SplitBy::files) && split.validation > 0);
   if (cut_by_time && head.split == Split::train) times.push_back(head.time);
 }
 

@@ -45,6 +45,7 @@ class MomentSum {
  public:
   void add(double value, double weight = 1);
   double mean() const { return static_cast<double>(mean_); }
+  bool constant() const { return squares_ <= 0; }
   // Of the population; 1 when all values are equal, for nothing else divides by zero.
   double deviation() const;
 
@@ -61,6 +62,7 @@ struct Column {
   bool of_entity = false;             // the user's or item's own id
   Dictionary* values = nullptr;       // vocabulary: shared by the features of one table
   std::unique_ptr<Dictionary> cells;  // lists: whole cells
+  bool from_log = false;              // item: what the log's rows say of it, by rule->item_values
   size_t slot = 0;                    // request, candidate: index among the record's numbers or ids
   std::vector<uint32_t> side;         // user, item: raw id by entity
   std::vector<double> side_numbers;   // the same of numbers
@@ -75,6 +77,9 @@ struct Column {
   uint32_t missing_id() { return rule->part.empty() ? id_of("") : 0; }
   double number(const CsvReader& reader, size_t cell) const;
   double missing_number() const;
+  double number_of_id(std::string_view text) const;  // of a user's or item's id that is read as a number
+  // Whether its cells are in the records of rows.
+  bool in_rows() const { return !rule->rate && !rule->matches && (place >= Place::request || from_log); }
 };
 
 struct RowHead {
@@ -83,7 +88,20 @@ struct RowHead {
   uint32_t user, item;
   int32_t day;
   uint32_t events;  // bit h: the row is an event of history h
+  uint32_t given;   // bit i: the row has a value for the column from_log i
   Split split;
+};
+
+// Which users and items of a file the log has too: a joined table, or a source of a history.
+struct JoinedIds {
+  std::string key, file;  // of the schema; the first file
+  std::vector<bool> users, items;
+  bool has_users = false, has_items = false;
+
+  static void add(std::vector<bool>& ids, uint32_t id) {
+    if (ids.size() <= id) ids.resize(std::max<size_t>(id + 1, 2 * ids.size()));
+    ids[id] = true;
+  }
 };
 
 struct EventHead {
@@ -141,6 +159,8 @@ struct Packing {
 
   // By entity: rows of the training part; by item and history: events from files.
   std::vector<Counts> user_rows, item_rows, item_events;
+  std::vector<bool> users_seen, items_seen;  // in any part of the log
+  std::vector<JoinedIds> joined;
   // By history, signal and entity: events from files with the signal known, and true.
   struct Rate {
     uint64_t all = 0, yes = 0;
@@ -156,7 +176,8 @@ struct Packing {
     if (progress) progress(stage, share);
   }
 
-  std::string data_path(const std::string& file) const { return data + "/" + file; }
+  // Throws when the file lies outside the data folder and the schema does not allow that.
+  std::string data_path(const std::string& file) const;
   std::string out_path(const std::string& file) const { return out + "/" + file; }
   std::string row_bucket(uint32_t bucket) const { return out_path("spill-rows-" + std::to_string(bucket)); }
   std::string event_bucket(size_t history, uint32_t bucket) const {
@@ -184,6 +205,20 @@ std::vector<double> quantile_edges(std::vector<std::pair<double, uint64_t>> coun
 
 // The product of the weights of a row and of a task, which must survive as f32; throws with the reader's place.
 float sample_weight(double of_row, double of_task, const CsvReader& reader, const std::string& task);
+
+// The cell of an id; throws when it is empty.
+std::string_view key_text(const CsvReader& reader, size_t cell, const char* what);
+// Signals are small whole numbers; 0 in a record means that the event has none.
+uint8_t signal_row(double value, const CsvReader& reader, const SignalRule& signal);
+// Index of each of a source's signals among the history's.
+std::vector<size_t> signal_places(const HistoryRule& history, const EventSource& source);
+
+// Writes manifest.joins and manifest.warnings: what is likely not meant.  Throws where nothing of a joined file matches.
+void check_joins(Packing& packing);
+void warn(Packing& packing);
+
+// The part of a row by a random split: the same for the same text and seed.
+Split random_split(const SplitRule& rule, uint64_t hash);
 
 // Reads a point in time, in milliseconds, and its day.  A time beyond the last year that is believed is an error at its
 // line: most often its unit is another one.

@@ -164,7 +164,7 @@ class Encoder {
       if (column.is_number()) {
         if (!column.of_entity) column.side_numbers.resize(entities.size(), column.missing_number());
         for (uint32_t e = 0; column.of_entity && e < entities.size(); ++e)
-          column.side_numbers.push_back(entity_number(column, entities.text(e)));
+          column.side_numbers.push_back(column.number_of_id(entities.text(e)));
         return;
       }
       if (!column.of_entity) column.side.resize(entities.size(), column.missing_id());
@@ -175,22 +175,12 @@ class Encoder {
     Lists& lists = lists_[f];
     for (uint32_t c = 0; c < column.cells->size(); ++c) {
       for_each_element(column.cells->text(c), column.rule->list_separator, [&](std::string_view element) {
+        if (element.empty()) return;
         lists.elements.push_back(column.values ? column.values->add(element)
                                                : hash_row(element, column.rule->buckets));
       });
       lists.offsets.push_back(lists.elements.size());
     }
-  }
-
-  // An id that is read as a number.
-  static double entity_number(const Column& column, std::string_view text) {
-    double value = 0;
-    MR_CHECK(parse_number(text, value), "feature '", column.rule->spec.name, "': '", text,
-             "' is not a number");
-    MR_CHECK(column.rule->encoding != Encoding::numeric || fits_f32(value), "feature '",
-             column.rule->spec.name, "': '", text,
-             "' is beyond the numbers that a model computes with (3.4e38)");
-    return value;
   }
 
   void fit_vocabularies() {
@@ -445,6 +435,9 @@ class Encoder {
 
 }  // namespace
 
-void encode(Packing& packing) { Encoder(packing).run(); }
+void encode(Packing& packing) {
+  Encoder(packing).run();
+  warn(packing);
+}
 
 }  // namespace mixrec::packing

@@ -67,13 +67,20 @@ class Grouper {
     }
     for (size_t f = 0; f < packing.columns.size(); ++f) {
       Column& column = packing.columns[f];
-      if (column.rule->rate || column.rule->matches || column.place < Place::request) continue;
+      if (!column.in_rows()) continue;
+      if (column.from_log) {
+        MR_CHECK(of_items_.size() < 32, "at most 32 features may have \"item_values\"");
+        of_items_.push_back({&column, {}});
+        continue;
+      }
       slots_.push_back({&column, FileWriter(packing.out_path(concat_message("column.", f))), {}});
       if (column.rule->encoding == Encoding::quantiles)
         slots_.back().sample.emplace(packing.out_path(concat_message("sample.", f)));
     }
     for (size_t h = 0; h < packing.schema.histories.size(); ++h)
       histories_.emplace_back(packing, h, packing.schema.histories[h].signals.size());
+    packing.users_seen.resize(packing.users.size());
+    packing.items_seen.resize(packing.items.size());
     packing.user_rows.resize(packing.users.size());
     packing.item_rows.resize(packing.items.size());
     for (auto& part : packing.manifest.splits) part.tasks.resize(layout_.tasks);
@@ -111,6 +118,12 @@ class Grouper {
     Column* column;
     FileWriter file;
     std::optional<FileWriter> sample;  // training values that quantile edges are taken from
+  };
+
+  // What training rows say of items: the oldest or the newest value that is not missing.
+  struct ItemValues {
+    Column* column;
+    std::vector<std::pair<int64_t, uint64_t>> moments;  // by item: time and row of the value that is kept
   };
 
   struct HistoryFiles {
@@ -299,6 +312,7 @@ class Grouper {
       stats.tasks[t].weight += weight[t];
       stats.tasks[t].positives += double{weight[t]} * label[t];
     }
+    packing_.users_seen[head.user] = packing_.items_seen[head.item] = true;
     count(packing_.user_rows[head.user], head.split);
     count(packing_.item_rows[head.item], head.split);
     for (auto& slot : slots_) {
@@ -313,7 +327,28 @@ class Grouper {
       if (!by_request || record == first_of_request) slot.file.write(record + at, width);
       count_value(slot, record + at, head.split);
     }
+    for (size_t i = 0; i < of_items_.size(); ++i)
+      if (head.split == Split::train && (head.given >> i & 1)) keep_value(of_items_[i], record, head);
     ++rows_;
+  }
+
+  void keep_value(ItemValues& values, const char* record, const RowHead& head) const {
+    Column& column = *values.column;
+    const bool last = column.rule->item_values == "last";
+    constexpr std::pair<int64_t, uint64_t> kNone(INT64_MIN, UINT64_MAX);
+    if (values.moments.size() <= head.item) values.moments.resize(packing_.items.size(), kNone);
+    const std::pair<int64_t, uint64_t> now(head.time, head.row);
+    auto& kept = values.moments[head.item];
+    if (kept != kNone && (last ? now < kept : now > kept)) return;
+    kept = now;
+    if (column.is_number()) {
+      column.side_numbers.resize(packing_.items.size(), column.missing_number());
+      std::memcpy(&column.side_numbers[head.item], record + layout_.number_at() + 8 * column.slot,
+                  sizeof(double));
+    } else {
+      column.side.resize(packing_.items.size(), column.missing_id());
+      std::memcpy(&column.side[head.item], record + layout_.id_at() + 4 * column.slot, sizeof(uint32_t));
+    }
   }
 
   static void count(Counts& counts, Split split) {
@@ -345,6 +380,7 @@ class Grouper {
   FileWriter request_user_, request_rows_, request_time_, request_day_, request_split_;
   std::vector<FileWriter> labels_, weights_;
   std::vector<Slot> slots_;
+  std::vector<ItemValues> of_items_;
   std::vector<HistoryFiles> histories_;
   uint64_t rows_ = 0;
   int64_t requests_ = 0;
@@ -408,6 +444,7 @@ void place_split(Packing& packing) {
 void group(Packing& packing) {
   // Parts may be empty: rows to be predicted are no training rows.  What trains or tests asks for its own parts.
   Grouper(packing).run();
+  check_joins(packing);
 }
 
 }  // namespace mixrec::packing

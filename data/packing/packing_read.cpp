@@ -1,4 +1,4 @@
-// The first reading: tables into memory, log and history files into bucket files.
+// The first reading: tables into memory, the log into bucket files.
 #include "mixrec/core/error.h"
 #include "mixrec/data/packing/packing.h"
 
@@ -9,11 +9,6 @@
 namespace mixrec::packing {
 
 namespace {
-
-std::string_view key_text(const CsvReader& reader, size_t cell, const char* what) {
-  MR_CHECK(!reader.cell(cell).empty(), reader.place(cell), ": the ", what, " is missing");
-  return reader.cell(cell);
-}
 
 template <class T>
 void put(std::vector<T>& cells, uint32_t at, T value, T otherwise) {
@@ -46,6 +41,9 @@ std::string feature_key(const FeatureRule& rule) { return "the feature '" + rule
 void read_table(Packing& packing, const JoinedTable& table) {
   Dictionary& entities = table.of_user ? packing.users : packing.items;
   std::vector<int64_t> line_of;
+  JoinedIds& ids = packing.joined.emplace_back();
+  ids.key = "tables." + table.name, ids.file = table.files.front();
+  (table.of_user ? ids.has_users : ids.has_items) = true;
   for (const auto& file : table.files) {
     CsvReader reader(packing.data_path(file), table.format);
     const size_t key = reader.column(table.key, "tables." + table.name + ".key");
@@ -61,6 +59,7 @@ void read_table(Packing& packing, const JoinedTable& table) {
       MR_CHECK(line_of[entity] == 0, reader.place(key), ": the key '", reader.cell(key),
                "' is already on line ", line_of[entity]);
       line_of[entity] = reader.line();
+      JoinedIds::add(table.of_user ? ids.users : ids.items, entity);
       for (auto& [column, cell] : cells) {
         if (column->is_number()) {
           put(column->side_numbers, entity, column->number(reader, cell), column->missing_number());
@@ -69,151 +68,6 @@ void read_table(Packing& packing, const JoinedTable& table) {
         }
       }
     }
-  }
-}
-
-// Signals are small whole numbers; 0 in a record means that the event has none.
-uint8_t signal_row(double value, const CsvReader& reader, const SignalRule& signal) {
-  MR_CHECK(value >= 0 && value <= 253 && value == std::floor(value), reader.place(), ": the signal '",
-           signal.name, "' is ", value, "; it must be a whole number from 0 to 253");
-  return static_cast<uint8_t>(1 + value);
-}
-
-// Spills event records of one history, and counts what rates and vocabularies need.
-class EventSpill {
- public:
-  EventSpill(Packing& packing, size_t history) : packing_(packing), history_(history) {
-    for (uint32_t b = 0; b < packing.buckets; ++b) files_.emplace_back(packing.event_bucket(history, b));
-  }
-
-  void add(EventHead head, const std::vector<uint8_t>& signals) {
-    head.order = count_++;
-    FileWriter& file = files_[head.user % packing_.buckets];
-    file.append(head);
-    file.write(signals.data(), signals.size());
-    const Split split = packing_.split_of(head.day, head.time);
-    count(packing_.item_events, head.item, split);
-    for (size_t s = 0; s < signals.size(); ++s)
-      if (signals[s] != 0 && split == Split::train) {
-        rate(packing_.item_rates[history_][s], head.item, signals[s]);
-        rate(packing_.user_rates[history_][s], head.user, signals[s]);
-      }
-  }
-
-  void close() {
-    for (auto& file : files_) file.close(false);
-  }
-
- private:
-  static void count(std::vector<Counts>& counts, uint32_t entity, Split split) {
-    if (counts.size() <= entity) counts.resize(entity + 1);
-    counts[entity].train += split == Split::train;
-    counts[entity].validation += split == Split::validation;
-  }
-  static void rate(std::vector<Packing::Rate>& rates, uint32_t entity, uint8_t signal) {
-    if (rates.size() <= entity) rates.resize(entity + 1);
-    ++rates[entity].all;
-    rates[entity].yes += signal > 1;
-  }
-
-  Packing& packing_;
-  size_t history_;
-  uint64_t count_ = 0;
-  std::vector<FileWriter> files_;
-};
-
-// Index of each of a source's signals among the history's.
-std::vector<size_t> signal_places(const HistoryRule& history, const EventSource& source) {
-  std::vector<size_t> places;
-  for (const auto& signal : source.signals)
-    places.push_back(static_cast<size_t>(
-        std::find(history.signals.begin(), history.signals.end(), signal.name) - history.signals.begin()));
-  return places;
-}
-
-// One row a user: lists of items, signals and times side by side.
-void read_sequences(Packing& packing, const HistoryRule& history, const EventSource& source,
-                    const std::string& file, EventSpill& spill, TimeRange& range) {
-  CsvReader reader(packing.data_path(file), source.format);
-  const std::string from = "histories." + history.name + ".from";
-  const size_t user = reader.column(source.user, from + ".user"),
-               items = reader.column(source.item, from + ".items");
-  std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range, from + ".time");
-  std::optional<Expression> where;
-  if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
-  std::vector<size_t> cells;
-  for (const auto& signal : source.signals)
-    cells.push_back(reader.column(signal.expression, from + ".signals." + signal.name));
-  const auto places = signal_places(history, source);
-  const size_t width = history.signals.size();
-  std::vector<EventHead> events;
-  std::vector<std::vector<uint8_t>> signals;
-  Ticks ticks(packing, file);
-  while (reader.next()) {
-    ticks(reader);
-    if (where && (*where)(reader) == 0) continue;
-    const uint32_t of_user = packing.users.add(key_text(reader, user, "user"));
-    events.clear();
-    for_each_element(reader.cell(items), *source.items_separator, [&](std::string_view item) {
-      MR_CHECK(!item.empty(), reader.place(items), ": an item is missing in the list");
-      events.push_back({kBeforeAll, 0, of_user, packing.items.add(item), kDayBeforeAll});
-    });
-    signals.assign(events.size(), std::vector<uint8_t>(width, 0));
-    const auto beside = [&](size_t cell, const std::string& separator, const auto& take) {
-      size_t at = 0;
-      for_each_element(reader.cell(cell), separator, [&](std::string_view element) {
-        if (at < events.size()) take(at, element);
-        ++at;
-      });
-      MR_CHECK(at == events.size(), reader.place(cell), ": ", at, " elements beside ", events.size(),
-               " items");
-    };
-    for (size_t s = 0; s < cells.size(); ++s)
-      beside(cells[s], source.signals[s].list_separator.value_or(*source.items_separator),
-             [&](size_t at, std::string_view element) {
-               double value = 0;
-               MR_CHECK(parse_number(element, value), reader.place(cells[s]), ": '", element,
-                        "' is not a number");
-               signals[at][places[s]] = signal_row(value, reader, source.signals[s]);
-             });
-    if (time)
-      beside(time->cell(), source.times_separator, [&](size_t at, std::string_view element) {
-        events[at].time = time->parse(element, reader);
-        events[at].day = time->day(events[at].time);
-      });
-    for (size_t e = 0; e < events.size(); ++e) spill.add(events[e], signals[e]);
-  }
-}
-
-void read_event_rows(Packing& packing, const HistoryRule& history, const EventSource& source,
-                     const std::string& file, EventSpill& spill, TimeRange& range) {
-  CsvReader reader(packing.data_path(file), source.format);
-  const std::string from = "histories." + history.name + ".from";
-  const size_t user = reader.column(source.user, from + ".user"),
-               item = reader.column(source.item, from + ".item");
-  std::optional<TimeReader> time;
-  if (source.time) time.emplace(*source.time, reader, packing.schema.utc_offset_hours, range, from + ".time");
-  std::optional<Expression> where;
-  if (!source.where.empty()) where.emplace(source.where, reader, from + ".where");
-  std::vector<Expression> rules;
-  for (const auto& signal : source.signals)
-    rules.emplace_back(signal.expression, reader, from + ".signals." + signal.name);
-  const auto places = signal_places(history, source);
-  std::vector<uint8_t> signals(history.signals.size());
-  Ticks ticks(packing, file);
-  while (reader.next()) {
-    ticks(reader);
-    if (where && (*where)(reader) == 0) continue;
-    EventHead head{kBeforeAll, 0, packing.users.add(key_text(reader, user, "user")),
-                   packing.items.add(key_text(reader, item, "item")), kDayBeforeAll};
-    if (time) {
-      head.time = time->milliseconds(reader);
-      head.day = time->day(head.time);
-    }
-    for (size_t s = 0; s < rules.size(); ++s)
-      signals[places[s]] = signal_row(rules[s](reader), reader, source.signals[s]);
-    spill.add(head, signals);
   }
 }
 
@@ -237,7 +91,7 @@ class RowReader {
     if (!schema_.weight.empty() && weighted) weight_.emplace(schema_.weight, reader_, "log.weight");
     for (const auto& name : schema_.duplicates) duplicate_.push_back(reader_.column(name, "log.duplicates"));
     for (auto& column : packing.columns)
-      if (!column.rule->matches && !column.rule->rate && column.place >= Place::request)
+      if (column.in_rows())
         cells_.emplace_back(&column, reader_.column(column.rule->column, feature_key(*column.rule)));
     for (const auto& task : schema_.tasks) {
       tasks_.emplace_back();
@@ -310,11 +164,20 @@ class RowReader {
     }
     if (request_) head.request = hash_text(reader_.cell(*request_));
     for (const size_t cell : duplicate_) head.duplicate = hash_text(reader_.cell(cell), head.duplicate + 1);
+    if (schema_.split.by == SplitBy::random) {
+      uint64_t hash = hash_text(reader_.cell(user_), schema_.split.seed);
+      for (size_t c = 0; !schema_.split.of_users && c < reader_.cells().size(); ++c)
+        hash = hash_text(reader_.cell(c), hash + 1);
+      file_split_ = random_split(schema_.split, hash);
+    }
     head.split = split_ ? named_split(std::string(reader_.cell(*split_))) : file_split_;
 
     auto* numbers = reinterpret_cast<double*>(record.data() + layout.number_at());
     auto* ids = reinterpret_cast<uint32_t*>(record.data() + layout.id_at());
+    uint32_t from_log = 0;
     for (auto& [column, cell] : cells_) {
+      if (column->from_log)
+        head.given |= uint32_t{!column->rule->is_missing(reader_.cell(cell))} << from_log++;
       if (column->is_number()) {
         numbers[column->slot] = column->number(reader_, cell);
       } else {
@@ -391,25 +254,6 @@ class RowReader {
 
 void read_tables(Packing& packing) {
   for (const auto& table : packing.schema.tables) read_table(packing, table);
-}
-
-void read_events(Packing& packing) {
-  const auto& histories = packing.schema.histories;
-  packing.item_rates.resize(histories.size());
-  packing.user_rates.resize(histories.size());
-  for (size_t h = 0; h < histories.size(); ++h) {
-    packing.item_rates[h].resize(histories[h].signals.size());
-    packing.user_rates[h].resize(histories[h].signals.size());
-    EventSpill spill(packing, h);
-    for (const auto& source : histories[h].sources) {
-      TimeRange range;
-      for (const auto& file : source.files)
-        source.items_separator ? read_sequences(packing, histories[h], source, file, spill, range)
-                               : read_event_rows(packing, histories[h], source, file, spill, range);
-      if (source.time) check_times(*source.time, range, "histories." + histories[h].name + ".from");
-    }
-    spill.close();
-  }
 }
 
 void read_log(Packing& packing) {

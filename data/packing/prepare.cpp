@@ -140,6 +140,7 @@ void pack(const Schema& schema, const std::string& folder, const fs::path& path,
   report(concat_message(
       "prepared ", manifest.rows, " rows, ", manifest.requests, " requests in ", rounded,
       manifest.duplicates ? concat_message("; dropped ", manifest.duplicates, " duplicates") : ""));
+  for (const auto& warning : manifest.warnings) report("warning: " + warning);
 }
 
 }  // namespace
