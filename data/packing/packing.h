@@ -192,6 +192,25 @@ struct Packing {
   }
 };
 
+// Says now and then how far a file has been read.
+class Ticks {
+ public:
+  Ticks(const Packing& packing, const std::string& file) : packing_(packing), stage_("reading " + file) {}
+
+  // After each row.
+  void operator()(const CsvReader& reader) {
+    if (rows_++ % 4096 != 0) return;
+    packing_.tick(stage_, reader.bytes() > 0
+                              ? static_cast<double>(reader.bytes_read()) / static_cast<double>(reader.bytes())
+                              : -1);
+  }
+
+ private:
+  const Packing& packing_;
+  std::string stage_;
+  uint64_t rows_ = 0;
+};
+
 void read_tables(Packing& packing);
 void read_log(Packing& packing);
 void place_split(Packing& packing);
