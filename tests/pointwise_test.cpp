@@ -6,6 +6,7 @@
 #include "mixrec/ops/layout.h"
 #include "mixrec/ops/loss.h"
 #include "mixrec/ops/reduce.h"
+#include "mixrec/ops/softmax.h"
 
 #include <cmath>
 #include <doctest/doctest.h>
@@ -125,4 +126,14 @@ TEST_CASE("tensor: fill reaches any strides, and nothing but the view") {
   x.select(1, 1).fill(5);
   x.narrow(1, 2, 0).fill(7);
   CHECK(x.to_vector() == std::vector<float>{0, 5, 0, 0, 5, 0});
+}
+
+TEST_CASE("softmax: large numbers neither overflow nor vanish") {
+  for (const float at : {1000.f, -1000.f}) {
+    const Tensor x = Tensor::from({at, at + 1}, {1, 2});
+    const auto y = softmax(x).to_vector<double>(), logs = log_softmax(x).to_vector<double>();
+    CHECK(y[1] == doctest::Approx(1 / (1 + std::exp(-1.))).epsilon(1e-5));
+    CHECK(logs[0] == doctest::Approx(-std::log(1 + std::exp(1.))).epsilon(1e-4));
+    CHECK(logsumexp(x).item() == doctest::Approx(at + std::log(1 + std::exp(1.))).epsilon(1e-6));
+  }
 }
