@@ -87,6 +87,7 @@ help:
 	@echo "make                 the command line, $(BUILD)/mixrec"
 	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
 	@echo "make test            every test;  make asan: the same under sanitizers"
+	@echo "make faults          kills, full disks, limits, damaged files, fuzzing, in minutes;  LONG=--long in hours"
 	@echo "make test-ops OP=softmax   the op table's rows of one op"
 	@echo "make mutants         wrong changes to the library, each of which a test has to see;  MUTANTS='pow*' some of them"
 	@echo "make bench           JSON lines: products, ops, training steps"
@@ -210,6 +211,16 @@ $(BUILD)/examples/%: $(BUILD)/obj/examples/%.o $(library)
 test-build: $(tests)
 test: $(tests)
 	$(tests)
+
+# Crashes, full disks, limits, damaged files, odd input: docs/reliability.md.  LONG=--long takes hours.
+.PHONY: faults fuzz-build
+fuzz_replay := $(BUILD)/tests/fuzz_replay
+$(fuzz_replay): $(call object,tests/faults/fuzz/replay.cpp tests/faults/fuzz/targets.cpp) $(library)
+	$(call step,$@)
+	$(link)
+fuzz-build: $(fuzz_replay)
+faults: $(binary) $(fuzz_replay)
+	BUILD=$(abspath $(BUILD)) MIXREC=$(abspath $(binary)) tests/faults/run.sh $(LONG)
 
 # The rows of one op of the op table, without the rest of the suite: make test-ops OP=softmax.
 .PHONY: test-ops

@@ -22,9 +22,17 @@ constexpr bool same(const char* a, const char* b) {
 // True also for an ARCH outside the four levels, which names one processor and leaves the choice to its user.
 bool runs_here() {
   __builtin_cpu_init();
-  if (same(MIXREC_ARCH, "x86-64-v2")) return __builtin_cpu_supports("x86-64-v2");
-  if (same(MIXREC_ARCH, "x86-64-v3")) return __builtin_cpu_supports("x86-64-v3");
-  if (same(MIXREC_ARCH, "x86-64-v4")) return __builtin_cpu_supports("x86-64-v4");
+  // Feature by feature: not every compiler knows the levels by name.  What is left out of a level comes with the rest
+  // on every processor that was made.
+  const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+  const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                  __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  if (same(MIXREC_ARCH, "x86-64-v2")) return v2;
+  if (same(MIXREC_ARCH, "x86-64-v3")) return v3;
+  if (same(MIXREC_ARCH, "x86-64-v4"))
+    return v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
   return true;
 }
 

@@ -1,6 +1,7 @@
 #include "mixrec/core/options.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/printable.h"
 
 #include <algorithm>
 #include <cmath>
@@ -13,10 +14,7 @@ std::string option_path(const std::string& path, const std::string& name) {
   return path.empty() ? name : path + "." + name;
 }
 
-std::string shortened(const std::string& text) {
-  constexpr size_t kMost = 80;
-  return text.size() <= kMost ? text : text.substr(0, kMost) + "…";
-}
+std::string shortened(const std::string& text) { return printable(text, 80); }
 
 void check_option(const std::string& path, double value, OptionRange range) {
   if (!range.holds(value)) throw Error(concat_message(path, " is ", value, ", it must be ", range.text()));

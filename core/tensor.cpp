@@ -48,7 +48,9 @@ bool Tensor::is_contiguous() const {
 }
 
 void* Tensor::raw_data() const {
-  return impl().storage->data() + impl().offset * static_cast<int64_t>(size_of(dtype()));
+  // An empty storage has no address to count from.
+  std::byte* start = impl().storage->data();
+  return start ? start + impl().offset * static_cast<int64_t>(size_of(dtype())) : nullptr;
 }
 
 void* Tensor::raw(DType expected) const {

@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/data/batch_builder.h"
 #include "mixrec/data/packing/packed_data.h"
+#include "mixrec/data/packing/packed_digests.h"
 
 #include <algorithm>
 #include <map>
@@ -152,6 +153,7 @@ Dataset Dataset::open(const Schema& schema, const std::string& folder, const Pre
   data->form = prepare(schema, folder, options);
   data->folder = data->form.folder;
   data->data_folder = folder;
+  check_packed_files(data->folder);
   const std::string base = data->folder + "/";
   data->manifest = read_manifest(base + "manifest.json");
   data->row_item = MappedArray<uint32_t>(base + "rows.item");

@@ -1,11 +1,11 @@
 #include "mixrec/models/options.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/json_text.h"
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 namespace mixrec {
 
@@ -14,46 +14,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 [[noreturn]] void fail(const OptionPlace& place, const std::string& message) {
-  throw Error((place.source.empty() ? "" : place.source + ": ") + message);
+  throw Error(printable((place.source.empty() ? "" : place.source + ": ") + message, kMessageBytes));
 }
 
 std::string shown(const Json& value) {
   return detail::shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
-// Keys that come twice and nesting without end are refused while the text is read.
-class Guard {
- public:
-  explicit Guard(const OptionPlace& place) : place_(place) {}
-
-  bool operator()(int depth, Json::parse_event_t event, Json& parsed) {
-    constexpr int kDeepest = 64;
-    if (depth > kDeepest)
-      fail(place_, concat_message("objects and lists are nested more than ", kDeepest, " deep"));
-    if (event == Json::parse_event_t::object_start) keys_.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys_.pop_back();
-    if (event == Json::parse_event_t::key && !keys_.back().insert(parsed.get<std::string>()).second)
-      fail(place_,
-           "the key \"" + detail::shortened(parsed.get<std::string>()) + "\" stands twice in one object");
-    return true;
-  }
-
- private:
-  const OptionPlace& place_;
-  std::vector<std::set<std::string>> keys_;
-};
-
 Json parse(const OptionPlace& place, const std::string& text) {
-  Guard guard(place);
-  try {
-    return Json::parse(
-        text.empty() ? "{}" : text,
-        [&](int depth, Json::parse_event_t event, Json& parsed) { return guard(depth, event, parsed); }, true,
-        true);
-  } catch (const Json::exception& error) {
-    throw Error(
-        concat_message(place.source.empty() ? place.path : place.source, " is not JSON: ", error.what()));
-  }
+  return parse_json_text<Json>(text.empty() ? "{}" : text, place.source.empty() ? place.path : place.source);
 }
 
 class Reader : public OptionVisitor {

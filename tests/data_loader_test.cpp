@@ -249,7 +249,7 @@ TEST_SUITE("data loader") {
     std::filesystem::resize_file(packed + "/rows.item", 400);
     const std::string damaged = message_of([&] { open(folder); });
     INFO(damaged);
-    CHECK(damaged.find("rows.item is damaged: it has 100 entries where 500 are expected") !=
+    CHECK(damaged.find("rows.item is damaged: it has 400 bytes where 2000 were written") !=
           std::string::npos);
     FileWriter full("/dev/full");
     full.append(1);

@@ -5,14 +5,20 @@
 #include "mixrec/data/loader.h"
 #include "mixrec/data/packing/packed_files.h"
 #include "mixrec/data/simulate/simulate.h"
+#include "mixrec/data/source_files.h"
 #include "mixrec/tests/message_of.h"
 #include "mixrec/tests/temporary_folder.h"
 #include "mixrec/tests/trainer_setup.h"
+#include "mixrec/train/signals.h"
 #include "mixrec/train/train_state.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <filesystem>
 #include <string>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <vector>
 
 using namespace mixrec;
@@ -108,6 +114,92 @@ TEST_SUITE("faults") {
     }
     CHECK(mapped_file_at(address) == nullptr);
     CHECK(mapped_file_at(&address) == nullptr);
+  }
+
+  TEST_CASE("one changed byte in any file of a packed form is refused, and the file is named") {
+    const TemporaryFolder folder;
+    const Config config = test::small_config(test::write_small_data(folder, "log"));
+    const std::string packed = open_data(config.data).packed_folder();
+    int files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(packed)) {
+      if (!entry.is_regular_file()) continue;
+      const std::string path = entry.path(), whole = read_file(path);
+      CAPTURE(path);
+      const auto refused = [&](const std::string& content) {
+        write_file(path, content);
+        const std::string error = message_of([&] { open_data(config.data); });
+        CAPTURE(error);
+        CHECK(error.find("damaged") != std::string::npos);
+        // A line of `digests` that was changed speaks against the file that it names.
+        if (entry.path().filename() != "digests") CHECK(error.find(path) != std::string::npos);
+      };
+      std::string flipped = whole;
+      if (!whole.empty()) flipped[whole.size() / 2] = static_cast<char>(flipped[whole.size() / 2] ^ 4);
+      if (!whole.empty()) refused(flipped);
+      if (entry.path().filename() != "digests") refused(whole + "x");
+      write_file(path, whole);
+      ++files;
+    }
+    CHECK(files > 15);
+    CHECK(message_of([&] { open_data(config.data); }) == "");
+    write_file(packed + "/rows.more", "x");
+    check_has(message_of([&] { open_data(config.data); }), "rows.more has no digest");
+    std::filesystem::remove(packed + "/rows.more");
+    std::filesystem::remove(packed + "/rows.item");
+    check_has(message_of([&] { open_data(config.data); }), "rows.item, which digests names, is missing");
+  }
+
+  TEST_CASE("a file that is cut while it is mapped ends the command line with its name") {
+    const TemporaryFolder folder;
+    write_array<uint8_t>(folder / "rows.item", std::vector<uint8_t>(100'000, 1));
+    const std::string said = folder / "stderr";
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const int out = ::open(said.c_str(), O_WRONLY | O_CREAT, 0644);
+      ::dup2(out, STDERR_FILENO);
+      const LostFileSignals signals;
+      const MappedArray<uint8_t> rows(folder / "rows.item");
+      if (::truncate((folder / "rows.item").c_str(), 0) != 0) ::_exit(3);
+      volatile uint8_t value = rows[50'000];
+      ::_exit(value == 1 ? 4 : 5);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    REQUIRE(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 1);
+    check_has(read_file(said), "mixrec: cannot read " + (folder / "rows.item") + ": it was cut");
+  }
+
+  TEST_CASE("a schema's files are regular files in the data folder, unless others are allowed") {
+    const TemporaryFolder folder;
+    std::filesystem::create_directories(folder / "data/deep");
+    write_file(folder / "data/log.csv", "x");
+    write_file(folder / "data/deep/more.csv", "x");
+    write_file(folder / "other.csv", "x");
+    const auto error = [&](const std::string& name, bool outside = false) {
+      return message_of([&] { check_source_files(folder / "data", {"log.csv", name}, outside); });
+    };
+    CHECK(error("deep/more.csv") == "");
+    CHECK(error("deep/../log.csv") == "");
+    CHECK(error("absent.csv") == "");
+    std::filesystem::create_symlink("log.csv", folder / "data/link");
+    CHECK(error("link") == "");
+    check_has(error("../other.csv"), "'../other.csv' is not in");
+    check_has(error("../other.csv"), "data.outside");
+    check_has(error("deep/../../data/../other.csv"), "is not in");
+    check_has(error(folder / "other.csv"), "is not in");
+    check_has(error("../data-else"), "is not in");
+    std::filesystem::create_symlink("../other.csv", folder / "data/away");
+    std::filesystem::create_symlink("..", folder / "data/up");
+    check_has(error("away"), "is a link to");
+    check_has(error("up/other.csv"), "is a link to");
+    REQUIRE(::mkfifo((folder / "data/pipe").c_str(), 0600) == 0);
+    check_has(error("pipe"), "is a FIFO, a regular file was expected");
+    check_has(error("deep"), "is a folder");
+    CHECK(error("../other.csv", true) == "");
+    CHECK(error("away", true) == "");
+    check_has(error("/dev/null", true), "is a device");
+    check_has(error("pipe", true), "is a FIFO");
   }
 
   TEST_CASE("a simulated log overwrites nothing of a user's") {

@@ -202,6 +202,8 @@ void add_data(CLI::App& app, DataArguments& to) {
   app.add_option("data", to.data, "folder of the data set")->required();
   app.add_option("--schema", to.schema,
                  "schema file; default: schema.json in the folder, or a bundled one that fits it");
+  app.add_flag("--outside", to.outside,
+               "files of the schema may lie outside the folder, by .., a full path or a link");
 }
 
 // What a command prints is its result: a full disk behind stdout must not look like success.

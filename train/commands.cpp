@@ -143,6 +143,7 @@ Dataset open_arguments(const DataArguments& arguments) {
   DataConfig config;
   config.path = arguments.data;
   config.schema = arguments.schema;
+  config.outside = arguments.outside;
   return open_with_progress(config, false, arguments.again);
 }
 

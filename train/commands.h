@@ -43,8 +43,9 @@ struct ScoreArguments {
 struct DataArguments {
   std::string data;
   std::vector<std::string> schema;
-  bool again = false;  // prepare: even when nothing changed
-  bool json = false;   // inspect: for programs
+  bool again = false;    // prepare: even when nothing changed
+  bool outside = false;  // files of the schema may lie outside the folder
+  bool json = false;     // inspect: for programs
 };
 
 struct ModelsArguments {

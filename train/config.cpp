@@ -93,6 +93,8 @@ void DataConfig::visit(OptionVisitor& v) {
          "schema file, or several to choose from by the files in the folder; [] = its own schema.json or a "
          "bundled one");
   v.object("overrides", overrides.text, "JSON object merged over the schema");
+  v.flag("outside", outside,
+         "files of the schema may lie outside the folder, by `..`, a full path or a link");
   v.list("tasks", tasks, "labels to train; [] = all of the schema");
   v.number("batch_size", batch_size, between(1, kMostCount), "candidates in one batch");
   v.number("max_events", max_events, kCount, "history events in one batch at most; 0 = no cap");

@@ -25,6 +25,7 @@ struct DataConfig {
   std::string path;                 // folder of the data set
   std::vector<std::string> schema;  // see open_data.h
   JsonText overrides;               // merged over the schema
+  bool outside = false;             // files of the schema may lie outside the folder (data/source_files.h)
   std::vector<std::string> tasks;   // labels to train; empty = all of the schema
   int64_t batch_size = 512;         // candidates
   int64_t max_events = 0;           // history events in one batch at most; 0 = no cap

@@ -35,9 +35,12 @@ Dataset open_data(const DataConfig& config, const std::function<void(const std::
                   const std::function<void(const std::string& stage, double share)>& progress) {
   PrepareOptions options;
   options.again = again;
+  options.outside = config.outside;
   options.report = report;
   options.progress = progress;
-  return Dataset::open(open_schema(config), config.path, options, config.tasks);
+  Schema schema = open_schema(config);
+  schema.outside_files = schema.outside_files || config.outside;
+  return Dataset::open(schema, config.path, options, config.tasks);
 }
 
 }  // namespace mixrec

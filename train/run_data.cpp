@@ -134,9 +134,11 @@ Schema run_schema(const RunFolder& folder, const RunRecord& record, const Config
 Dataset open_run_data(const RunFolder& folder, const RunRecord& record, const Config& config,
                       const std::string& path, PrepareOptions options) {
   check_has_encoders(folder, record);
-  const Schema schema = run_schema(folder, record, config, path, options.report);
+  Schema schema = run_schema(folder, record, config, path, options.report);
+  schema.outside_files = schema.outside_files || config.data.outside;
   options.encoders = folder.encoders_path();
   options.labels_optional = true;
+  options.outside = config.data.outside;
   return Dataset::open(schema, path, options, config.data.tasks);
 }
 

@@ -1,6 +1,7 @@
 #include "mixrec/data/packing/manifest.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/data/packing/packed_digests.h"
 #include "mixrec/data/packing/packed_files.h"
 
 #include <fstream>
@@ -39,6 +40,7 @@ Manifest read_manifest(const std::string& path) {
     Manifest manifest;
     // Another version is simply no form of this schema: it is prepared again.
     if (json.value("version", 0) != Manifest::kVersion) return manifest;
+    check_packed_file(path);
     manifest = json.get<Manifest>();
     manifest.content = parse_fingerprint(json.at("content").dump());
     return manifest;

@@ -2,7 +2,9 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/data/feature_export.h"
+#include "mixrec/data/packing/packed_digests.h"
 #include "mixrec/data/packing/packing.h"
+#include "mixrec/data/source_files.h"
 
 #include <chrono>
 #include <cstdio>
@@ -131,6 +133,7 @@ void pack(const Schema& schema, const std::string& folder, const fs::path& path,
   manifest.users = packing.users.size();
   manifest.items = packing.items.size();
   write_manifest(manifest, packing.out_path("manifest.json"));
+  write_packed_digests(out.folder());
   const auto changed = differences(content, content_now());
   MR_CHECK(changed.empty(), folder, " changes while it is read: ", changed.front());
   out.commit();
@@ -147,6 +150,7 @@ void pack(const Schema& schema, const std::string& folder, const fs::path& path,
 
 Fingerprint content_of(const Schema& schema, const std::string& folder, const PrepareOptions& options) {
   MR_CHECK(fs::is_directory(folder), "there is no data folder ", folder);
+  check_source_files(folder, schema.source_files(), true);
   return fingerprint_of(folder, schema.source_files(), Cache(folder, options).trusted());
 }
 
@@ -155,6 +159,7 @@ PackedForm prepare(const Schema& schema, const std::string& folder, const Prepar
     if (options.report) options.report(line);
   };
   MR_CHECK(fs::is_directory(folder), "there is no data folder ", folder);
+  check_source_files(folder, schema.source_files(), options.outside || schema.outside_files);
   PackedForm form;
   const bool given = !options.encoders.empty();
   if (given) form.encoders = read_run_encoders(options.encoders);

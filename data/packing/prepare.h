@@ -18,7 +18,8 @@ struct PrepareOptions {
   std::string cache = {};
   // Folder of the encoders to use (RUN/encoders); "": they are counted from the data.
   std::string encoders = {};
-  bool again = false;  // prepare even when a packed form fits
+  bool outside = false;  // see data/source_files.h
+  bool again = false;    // prepare even when a packed form fits
   // For rows to be predicted: files may lack the columns of labels, weights and signals, which are then missing.
   bool labels_optional = false;
   std::function<void(const std::string&)> report;  // told one line per step

@@ -1,0 +1,40 @@
+#include "mixrec/data/source_files.h"
+
+#include "mixrec/core/error.h"
+
+#include <algorithm>
+#include <filesystem>
+
+namespace mixrec {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool lies_in(const fs::path& file, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), file.begin(), file.end()).first == folder.end();
+}
+
+}  // namespace
+
+void check_source_files(const std::string& folder, const std::vector<std::string>& names, bool outside) {
+  const fs::path home = fs::canonical(folder);
+  constexpr const char* kOption = "; --set data.outside=true (prepare and inspect: --outside) allows it";
+  for (const std::string& name : names) {
+    const fs::path path = home / name;  // an absolute name replaces the folder
+    MR_CHECK(outside || lies_in(path.lexically_normal(), home), "the schema's file '", name, "' is not in ",
+             folder, kOption);
+    std::error_code error;
+    const fs::path real = fs::canonical(path, error);
+    if (error) continue;
+    MR_CHECK(outside || lies_in(real, home), folder, "/", name, " is a link to ", real.string(),
+             ", outside the data folder", kOption);
+    MR_CHECK(fs::is_regular_file(real), folder, "/", name, " is ",
+             fs::is_directory(real) ? "a folder"
+             : fs::is_fifo(real)    ? "a FIFO"
+                                    : "a device",
+             ", a regular file was expected");
+  }
+}
+
+}  // namespace mixrec
