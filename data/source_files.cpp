@@ -19,7 +19,8 @@ bool lies_in(const fs::path& file, const fs::path& folder) {
 
 void check_source_files(const std::string& folder, const std::vector<std::string>& names, bool outside) {
   const fs::path home = fs::canonical(folder);
-  constexpr const char* kOption = "; --set data.outside=true (prepare and inspect: --outside) allows it";
+  constexpr const char* kOption =
+      "; \"outside_files\": true in the schema, or --set data.outside=true (--outside), allows that";
   for (const std::string& name : names) {
     const fs::path path = home / name;  // an absolute name replaces the folder
     MR_CHECK(outside || lies_in(path.lexically_normal(), home), "the schema's file '", name, "' is not in ",
@@ -27,8 +28,8 @@ void check_source_files(const std::string& folder, const std::vector<std::string
     std::error_code error;
     const fs::path real = fs::canonical(path, error);
     if (error) continue;
-    MR_CHECK(outside || lies_in(real, home), folder, "/", name, " is a link to ", real.string(),
-             ", outside the data folder", kOption);
+    MR_CHECK(outside || lies_in(real, home), "the file '", name, "' lies outside the data folder ", folder,
+             ": it is a link to ", real.string(), kOption);
     MR_CHECK(fs::is_regular_file(real), folder, "/", name, " is ",
              fs::is_directory(real) ? "a folder"
              : fs::is_fifo(real)    ? "a FIFO"
