@@ -23,8 +23,8 @@ void check_source_files(const std::string& folder, const std::vector<std::string
       "; \"outside_files\": true in the schema, or --set data.outside=true (--outside), allows that";
   for (const std::string& name : names) {
     const fs::path path = home / name;  // an absolute name replaces the folder
-    MR_CHECK(outside || lies_in(path.lexically_normal(), home), "the schema's file '", name, "' is not in ",
-             folder, kOption);
+    MR_CHECK(outside || lies_in(path.lexically_normal(), home), "the file '", name,
+             "' lies outside the data folder ", folder, kOption);
     std::error_code error;
     const fs::path real = fs::canonical(path, error);
     if (error) continue;
