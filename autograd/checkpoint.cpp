@@ -53,7 +53,7 @@ Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> fn, const st
     return grads;
   };
   // Recorded even when no input needs a gradient: the parameters inside fn may.
-  autograd::make_node(outputs, inputs, backward);
+  autograd::make_node(outputs, inputs, backward, true);
   return outputs[0];
 }
 
@@ -97,7 +97,7 @@ Tensor checkpoint_rows(std::function<Tensor(const Tensor&)> fn, const Tensor& x,
     }
     return {dx};
   };
-  autograd::make_node(outputs, {x}, backward);
+  autograd::make_node(outputs, {x}, backward, true);
   return outputs[0];
 }
 

@@ -1,9 +1,12 @@
 // The backward pass: newest node first, so that a node runs after all of its users.
 #include "mixrec/autograd/node.h"
 #include "mixrec/core/copy.h"
+#include "mixrec/core/cuda.h"
 #include "mixrec/core/error.h"
+#include "mixrec/core/storage.h"
 
 #include <atomic>
+#include <optional>
 #include <queue>
 #include <unordered_map>
 #include <unordered_set>
@@ -14,13 +17,6 @@ namespace autograd {
 namespace {
 
 std::atomic<int64_t> hook_count{0};
-thread_local int depth = 0;  // above 1 while recomputing inside a backward
-
-struct Nested {
-  Nested() { ++depth; }
-  ~Nested() { --depth; }
-};
-
 // Adds `grad` to `sum`, in place of whichever nobody else can see.
 void accumulate(Tensor& sum, Tensor grad) {
   if (!sum.defined()) {
@@ -37,14 +33,17 @@ void accumulate(Tensor& sum, Tensor grad) {
   }
 }
 
+// A gradient that somebody else holds, or a view of, is never written: the sum goes to fresh memory.
 void accumulate_leaf(Meta& leaf, Tensor grad) {
   if (leaf.grad.defined()) {
+    if (!leaf.grad.sole_owner()) leaf.grad = leaf.grad.clone();
     add_into(leaf.grad, grad);
-  } else if (leaf.grad_buffer.defined()) {
-    const bool there =
-        grad.storage() == leaf.grad_buffer.storage() && grad.offset() == leaf.grad_buffer.offset();
-    if (!there) copy_into(leaf.grad_buffer, grad);
-    leaf.grad = leaf.grad_buffer;
+  } else if (leaf.grad_buffer.defined() && leaf.buffer_free()) {
+    const Tensor& home = leaf.grad_buffer;
+    if (grad.raw_data() != home.raw_data()) copy_into(home, grad);
+    const auto begin = static_cast<size_t>(static_cast<std::byte*>(home.raw_data()) - home.storage()->data());
+    leaf.grad = Tensor::part(home.storage(), begin, home.shape(), home.dtype());
+    leaf.grad_in_buffer = leaf.grad.storage();
   } else {
     leaf.grad = grad.sole_owner() && grad.is_contiguous() ? std::move(grad) : grad.clone();
   }
@@ -52,7 +51,9 @@ void accumulate_leaf(Meta& leaf, Tensor grad) {
 
 // Where the gradient of an input may be written: it is the first of its leaf, and this node has no other.
 Tensor home_of(const Node& node, const Edge& edge) {
-  if (!edge.leaf || edge.leaf->grad.defined() || !edge.leaf->grad_buffer.defined()) return {};
+  if (!edge.leaf || edge.leaf->grad.defined() || !edge.leaf->grad_buffer.defined() ||
+      !edge.leaf->buffer_free())
+    return {};
   for (const Edge& other : node.inputs)
     if (&other != &edge && other.leaf == edge.leaf) return {};
   return edge.leaf->grad_buffer;
@@ -61,36 +62,104 @@ Tensor home_of(const Node& node, const Edge& edge) {
 // Where newer nodes have left a part of an input's gradient.
 Tensor* sum_of(const Edge& edge) {
   const bool begun = edge.node && !edge.node->grads.empty();
-  return begun && depth == 1 ? &edge.node->grads[static_cast<size_t>(edge.output)] : nullptr;
+  return begun ? &edge.node->grads[static_cast<size_t>(edge.output)] : nullptr;
 }
 
-// How many edges of the graph below `root` lead to each leaf; counted only when a hook waits for it.
-std::unordered_map<Meta*, int64_t> count_leaf_uses(Node* root) {
-  std::unordered_map<Meta*, int64_t> uses;
-  std::unordered_set<Node*> seen{root};
-  std::vector<Node*> stack{root};
-  while (!stack.empty()) {
-    Node* node = stack.back();
-    stack.pop_back();
-    for (const Edge& edge : node->inputs) {
-      if (edge.leaf) ++uses[edge.leaf.get()];
-      if (edge.node && seen.insert(edge.node.get()).second) stack.push_back(edge.node.get());
+// Says when the gradients of leaves that have a hook are final, over one backward and all that it recomputes.
+class FinalGradients {
+ public:
+  // Counts how many edges of the graph below `root` lead to each leaf with a hook.
+  void count(Node* root) {
+    std::unordered_set<Node*> seen{root};
+    std::vector<Node*> stack{root};
+    while (!stack.empty()) {
+      Node* node = stack.back();
+      stack.pop_back();
+      recomputations_ += node->recomputes;
+      for (const Edge& edge : node->inputs) {
+        if (edge.leaf) ++entry(edge.leaf).uses;
+        if (edge.node && seen.insert(edge.node.get()).second) stack.push_back(edge.node.get());
+      }
     }
   }
-  return uses;
-}
+
+  // A counted edge was delivered.
+  void delivered(const std::shared_ptr<Meta>& leaf) {
+    Entry& e = entry(leaf);
+    --e.uses;
+    fire_if_final(e);
+  }
+  // A recomputation inside this backward delivered to a leaf.
+  void recomputed(const std::shared_ptr<Meta>& leaf) { entry(leaf); }
+  void recomputation_ended() {
+    if (--recomputations_ > 0) return;
+    for (size_t i = 0; i < entries_.size(); ++i) fire_if_final(entries_[i]);
+  }
+  // No part of the graph is left to run, also where a gradient of zero ended it early.
+  void finish() {
+    recomputations_ = 0;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      entries_[i].uses = 0;
+      fire_if_final(entries_[i]);
+    }
+  }
+
+ private:
+  struct Entry {
+    std::shared_ptr<Meta> leaf;
+    int64_t uses = 0;
+    bool fired = false;
+  };
+
+  Entry& entry(const std::shared_ptr<Meta>& leaf) {
+    const auto [place, fresh] = index_.emplace(leaf.get(), entries_.size());
+    if (fresh) entries_.push_back({leaf});
+    return entries_[place->second];
+  }
+
+  void fire_if_final(Entry& e) {
+    if (e.uses > 0 || recomputations_ > 0 || e.fired) return;
+    e.fired = true;
+    const std::shared_ptr<Meta> leaf = e.leaf;
+    if (leaf->on_final) leaf->on_final();
+  }
+
+  std::vector<Entry> entries_;  // in the order in which they were met
+  std::unordered_map<Meta*, size_t> index_;
+  int64_t recomputations_ = 0;  // nodes that have yet to run
+};
+
+class Engine;
+thread_local Engine* outermost = nullptr;  // of this thread's backwards; others run inside its closures
 
 class Engine {
  public:
+  Engine() : outer_(outermost) {
+    if (!outer_) outermost = this;
+  }
+  ~Engine() {
+    if (!outer_) outermost = nullptr;
+    // What an error left waiting: the next backward through these nodes begins afresh.
+    for (; !heap_.empty(); heap_.pop()) heap_.top()->grads.clear();
+  }
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
   void run(std::shared_ptr<Node> root, int output, Tensor upstream) {
-    const Nested nested;
-    if (hook_count > 0 && depth == 1) leaf_uses_ = count_leaf_uses(root.get());
+    if (!outer_ && hook_count > 0) final_.emplace(), final_->count(root.get());
     push(std::move(root), output, std::move(upstream));
     while (!heap_.empty()) {
       const std::shared_ptr<Node> node = heap_.top();
       heap_.pop();
       run_node(*node);
     }
+    if (final_) final_->finish();
+  }
+
+  void run_leaf(const std::shared_ptr<Meta>& leaf, Tensor upstream) {
+    accumulate_leaf(*leaf, std::move(upstream));
+    reached(leaf, false);
+    if (!outer_ && leaf->on_final) leaf->on_final();
   }
 
  private:
@@ -108,11 +177,18 @@ class Engine {
     accumulate(node->grads[static_cast<size_t>(output)], std::move(grad));
   }
 
+  void reached(const std::shared_ptr<Meta>& leaf, bool counted) {
+    if (final_ && counted) final_->delivered(leaf);
+    if (outer_ && outermost->final_) outermost->final_->recomputed(leaf);
+  }
+
   void run_node(Node& node) {
     const detail::OpScope scope(node.name);
     std::vector<Tensor> dys = std::exchange(node.grads, {});
-    MR_CHECK(node.backward,
-             "a second backward through one graph: its saved tensors are gone; run the forward again");
+    MR_CHECK(
+        node.backward,
+        "a second backward through one graph, or one after a backward that failed: its saved tensors are "
+        "gone; run the forward again");
     for (size_t i = 0; i < dys.size(); ++i) {
       const Node::Output& output = node.outputs[i];
       if (!dys[i].defined()) dys[i] = zeros(output.shape, output.dtype, output.device);
@@ -123,7 +199,7 @@ class Engine {
     for (const Edge& edge : node.inputs) {
       needed.push_back(edge.needed());
       homes.push_back(home_of(node, edge));
-      sums.push_back(sum_of(edge));
+      sums.push_back(outer_ ? nullptr : sum_of(edge));
     }
     // Moved out, so that the saved tensors are freed as soon as the closure has run.
     Grads grads = std::exchange(node.backward, nullptr)(
@@ -133,6 +209,7 @@ class Engine {
              " inputs");
     const std::vector<Edge> inputs = std::exchange(node.inputs, {});
     for (size_t i = 0; i < grads.size(); ++i) deliver(inputs[i], std::move(grads[i]), i);
+    if (final_ && node.recomputes) final_->recomputation_ended();
   }
 
   void deliver(const Edge& edge, Tensor grad, size_t input) {
@@ -143,18 +220,20 @@ class Engine {
     }
     if (edge.leaf) {
       if (grad.defined()) accumulate_leaf(*edge.leaf, std::move(grad));
-      const auto uses = leaf_uses_.find(edge.leaf.get());
-      if (uses != leaf_uses_.end() && --uses->second == 0 && edge.leaf->on_final) edge.leaf->on_final();
+      reached(edge.leaf, true);
     } else if (grad.defined()) {
       push(edge.node, edge.output, std::move(grad));
     }
   }
 
   std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Older> heap_;
-  std::unordered_map<Meta*, int64_t> leaf_uses_;
+  Engine* const outer_;
+  std::optional<FinalGradients> final_;  // of the outermost backward, when a hook waits
 };
 
 }  // namespace
+
+bool Meta::buffer_free() const { return grad_in_buffer.expired() || cuda::capturing(); }
 
 void on_gradient_final(const Tensor& leaf, std::function<void()> hook) {
   MR_CHECK(leaf.is_leaf(), "a gradient hook needs a leaf");
@@ -181,7 +260,7 @@ void Tensor::backward(const Tensor& upstream) const {
   if (meta()->node) {
     autograd::Engine().run(meta()->node, meta()->output, dy);
   } else {
-    autograd::accumulate_leaf(*meta(), dy);
+    autograd::Engine().run_leaf(meta(), dy);
   }
 }
 

@@ -26,10 +26,12 @@ struct Lookup {
 struct Meta {
   bool requires_grad = false;  // set by the user, on leaves
 
-  Tensor grad;         // accumulated over backward calls
-  Tensor grad_buffer;  // where the first gradient is written when the optimiser keeps gradients in one flat
-                       // buffer
-  Tensor shadow;       // the leaf in another dtype (autograd/shadow.h),
+  Tensor grad;  // accumulated over backward calls
+  // Where the first gradient is written when the optimiser keeps gradients in one flat buffer, and the last
+  // gradient that was: while somebody holds it, or a view of it, the buffer is left alone.
+  Tensor grad_buffer;
+  std::weak_ptr<Storage> grad_in_buffer;
+  Tensor shadow;                // the leaf in another dtype (autograd/shadow.h),
   uint32_t shadow_version = 0;  // valid while this is the leaf's version
   std::vector<Lookup> lookups;
   std::function<void()> on_final;  // see on_gradient_final()
@@ -37,15 +39,23 @@ struct Meta {
   std::shared_ptr<Node> node;  // the op that made this tensor; null for leaves
   int output = 0;              // which of its outputs
 
+  // Whether a new gradient may be written to grad_buffer.  A graph that is recorded always writes there.
+  bool buffer_free() const;
+
   ~Meta();
 };
 
 // Autograd's record of a leaf, made on first use.
 std::shared_ptr<Meta> leaf_meta(const Tensor& x);
 
-// Calls `hook` whenever a backward has finished with the gradient of `leaf`, while the rest of the backward
-// still runs (to overlap it with communication).  An empty function removes the hook.
+// Calls `hook` once in every backward that reaches `leaf`, when its gradient is final, while the rest of the backward
+// still runs (to overlap it with communication).  What checkpoint() will use shows only when it recomputes, so no
+// gradient is final before the last recomputation of the backward has ended.  An empty function removes the hook.
 void on_gradient_final(const Tensor& leaf, std::function<void()> hook);
+
+// Forgets a leaf's gradient, pending look-ups and copies in another dtype, and where an optimiser had its gradient
+// written: the leaf is about to get other memory.
+void forget_gradient(const Tensor& leaf);
 
 // Sums the look-ups into a dense gradient [rows, width]: for inspection and tests, not for training.
 Tensor dense_table_gradient(const Tensor& table, const std::vector<Lookup>& lookups);

@@ -29,6 +29,8 @@ struct Node {
 
   uint64_t order = 0;  // creation number: an op is always newer than its inputs' ops
   const char* name = "";
+  bool recomputes =
+      false;  // its backward runs a backward of its own, over leaves that are no edges of this node
   std::vector<Edge> inputs;
   std::vector<Output> outputs;
   Backward backward;          // empty once it ran

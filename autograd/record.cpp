@@ -87,11 +87,13 @@ bool any_needs_grad(const std::vector<Tensor>& inputs) {
   return false;
 }
 
-void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, Backward backward) {
+void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, Backward backward,
+               bool recomputes) {
   const auto node = std::make_shared<Node>();
   node->order = next_order++;
   node->name = detail::current_op();
   node->backward = std::move(backward);
+  node->recomputes = recomputes;
   for (const Tensor& x : inputs) {
     Edge& edge = node->inputs.emplace_back();
     if (!x.defined() || !x.needs_grad()) continue;
@@ -114,6 +116,14 @@ void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, 
 std::shared_ptr<Meta> leaf_meta(const Tensor& x) {
   if (!x.meta()) x.set_meta(std::make_shared<Meta>());
   return x.meta();
+}
+
+void forget_gradient(const Tensor& leaf) {
+  if (!leaf.meta()) return;
+  Meta& meta = *leaf.meta();
+  meta.grad = meta.grad_buffer = meta.shadow = {};
+  meta.grad_in_buffer.reset();
+  meta.lookups.clear();
 }
 
 Tensor dense_table_gradient(const Tensor& table, const std::vector<Lookup>& lookups) {

@@ -83,8 +83,10 @@ namespace autograd {
 
 using Backward = std::function<Grads(const std::vector<Tensor>& dys, const Needs& needs)>;
 
-// Makes the graph node of an op.  Undefined inputs are allowed and get no gradient.
-void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, Backward backward);
+// Makes the graph node of an op.  Undefined inputs are allowed and get no gradient.  `recomputes`: the closure runs
+// a backward of its own, as checkpoint() does.
+void make_node(std::vector<Tensor>& outputs, const std::vector<Tensor>& inputs, Backward backward,
+               bool recomputes = false);
 
 bool any_needs_grad(const std::vector<Tensor>& inputs);
 

@@ -29,8 +29,38 @@ void Shape::remove(int i) {
 
 int64_t Shape::numel() const {
   int64_t count = 1;
-  for (int64_t size : *this) count *= size;
+  bool overflow = false;
+  for (int64_t size : *this) {
+    if (size == 0) return 0;
+    overflow |= __builtin_mul_overflow(count, size, &count);
+  }
+  MR_CHECK(!overflow, "a tensor of shape ", to_string(), " has more elements than can be counted");
   return count;
+}
+
+void Shape::check_countable() const {
+  constexpr int64_t kLargestElement = 8;  // bytes
+  int64_t bytes = kLargestElement;
+  bool overflow = false;
+  for (int64_t size : *this) {
+    MR_CHECK(size >= 0, "a tensor cannot have the shape ", to_string());
+    overflow |= __builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes);
+  }
+  MR_CHECK(!overflow, "a tensor of shape ", to_string(), " has more bytes than can be counted");
+}
+
+int64_t checked_product(int64_t a, int64_t b, const char* what) {
+  int64_t result = 0;
+  MR_CHECK(!__builtin_mul_overflow(a, b, &result), what, ": ", a, " times ", b,
+           " is more than can be counted");
+  return result;
+}
+
+int64_t checked_sum(int64_t a, int64_t b, const char* what) {
+  int64_t result = 0;
+  MR_CHECK(!__builtin_add_overflow(a, b, &result), what, ": ", a, " plus ", b,
+           " is more than can be counted");
+  return result;
 }
 
 int Shape::index(int i) const {
@@ -52,7 +82,7 @@ Shape dense_strides(const Shape& shape) {
   int64_t step = 1;
   for (int i = shape.ndim() - 1; i >= 0; --i) {
     strides.set(i, step);
-    step *= std::max<int64_t>(shape[i], 1);
+    step = checked_product(step, std::max<int64_t>(shape[i], 1), "the strides of a shape");
   }
   return strides;
 }

@@ -24,8 +24,12 @@ class Shape {
   void remove(int i);
   void insert(int i, int64_t size);
 
-  // Number of elements; 1 for a scalar (no dimensions).
+  // Number of elements; 1 for a scalar (no dimensions).  Throws when no int64_t holds it.
   int64_t numel() const;
+
+  // Throws unless a tensor can have this shape: no size is negative, and the bytes of its elements, sizes of 0
+  // taken as 1, can be counted in an int64_t.  Every tensor was checked when it was made.
+  void check_countable() const;
 
   const int64_t* begin() const { return dims_; }
   const int64_t* end() const { return dims_ + ndim_; }
@@ -44,6 +48,10 @@ class Shape {
 };
 
 std::ostream& operator<<(std::ostream& out, const Shape& shape);
+
+// a · b and a + b of sizes, offsets and bytes; throws, naming `what`, when no int64_t holds the result.
+int64_t checked_product(int64_t a, int64_t b, const char* what);
+int64_t checked_sum(int64_t a, int64_t b, const char* what);
 
 // Strides, in elements, of a dense row-major tensor.
 Shape dense_strides(const Shape& shape);

@@ -164,7 +164,14 @@ Storage::Storage(size_t bytes, Device device)
   }
 }
 
+Storage::Storage(std::shared_ptr<Storage> whole, size_t begin, size_t bytes)
+    : whole_(std::move(whole)), data_(whole_->data() + begin), bytes_(bytes), device_(whole_->device()) {
+  MR_CHECK(begin <= whole_->bytes() && bytes <= whole_->bytes() - begin, "a part of ", bytes, " bytes at ",
+           begin, " lies outside a block of ", whole_->bytes());
+}
+
 Storage::~Storage() {
+  if (whole_) return;
   if (guarded_) {
     const size_t band = band_width(device_);
     std::byte* block = data_ - band;
@@ -181,6 +188,5 @@ int64_t memory_guard_violations() { return guard_violations; }
 
 MemoryStats host_memory() { return host_allocator().stats(); }
 void reset_host_memory_peak() { host_allocator().reset_peak(); }
-void release_host_memory_cache() { host_allocator().release(); }
 
 }  // namespace mixrec

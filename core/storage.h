@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 namespace mixrec {
 
@@ -13,6 +14,8 @@ namespace mixrec {
 class Storage {
  public:
   Storage(size_t bytes, Device device);
+  // A part of another storage, which it keeps alive, with a version of its own: one parameter of a flat buffer.
+  Storage(std::shared_ptr<Storage> whole, size_t begin, size_t bytes);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -25,6 +28,7 @@ class Storage {
   void bump_version() { ++version_; }
 
  private:
+  std::shared_ptr<Storage> whole_;  // null: the memory is its own
   std::byte* data_ = nullptr;
   size_t bytes_ = 0;
   Device device_;
@@ -41,9 +45,6 @@ struct MemoryStats {
 
 MemoryStats host_memory();
 void reset_host_memory_peak();
-
-// Gives cached blocks back to the operating system.
-void release_host_memory_cache();
 
 // For tests: while on, fresh host memory is filled with NaN bytes between two guard bands.
 void set_memory_guards(bool on);

@@ -58,11 +58,40 @@ void* Tensor::raw(DType expected) const {
   return raw_data();
 }
 
+namespace {
+
+// Every element of a view lies in its storage.
+void check_inside(const Storage& storage, int64_t offset, const Shape& shape, const Shape& strides,
+                  DType dtype) {
+  shape.check_countable();
+  MR_CHECK(strides.ndim() == shape.ndim() && offset >= 0, "a view of shape ", shape, " has strides ", strides,
+           " and offset ", offset);
+  if (shape.numel() == 0) return;
+  int64_t last = offset;
+  bool outside = false;
+  for (int i = 0; i < shape.ndim(); ++i) {
+    int64_t step = 0;
+    outside |= strides[i] < 0 || __builtin_mul_overflow(shape[i] - 1, strides[i], &step) ||
+               __builtin_add_overflow(last, step, &last);
+  }
+  const int64_t held = static_cast<int64_t>(storage.bytes() / size_of(dtype));
+  MR_CHECK(!outside && last < held, "a view of shape ", shape, " with strides ", strides, " and offset ",
+           offset, " does not lie in a block of ", held, " elements");
+}
+
+}  // namespace
+
 Tensor Tensor::view(std::shared_ptr<Storage> storage, int64_t offset, const Shape& shape,
                     const Shape& strides, DType dtype) {
+  check_inside(*storage, offset, shape, strides, dtype);
   Tensor out;
   out.impl_ = std::make_shared<Impl>(Impl{shape, strides, offset, dtype, std::move(storage), nullptr});
   return out;
+}
+
+Tensor Tensor::part(const std::shared_ptr<Storage>& whole, size_t begin, const Shape& shape, DType dtype) {
+  const size_t bytes = static_cast<size_t>(shape.numel()) * size_of(dtype);
+  return view(std::make_shared<Storage>(whole, begin, bytes), 0, shape, dense_strides(shape), dtype);
 }
 
 void Tensor::rebind(const Tensor& other) const {
@@ -71,6 +100,12 @@ void Tensor::rebind(const Tensor& other) const {
   impl_->storage = other.storage();
   impl_->offset = other.offset();
   impl_->strides = other.strides();
+}
+
+void Tensor::rebind_as(const Tensor& other) const {
+  MR_CHECK(shape() == other.shape(), "cannot rebind ", shape(), " to ", other.shape());
+  impl_->dtype = other.dtype();
+  rebind(other);
 }
 
 Tensor Tensor::from_host(const void* values, int64_t count, DType dtype, const Shape& shape) {
@@ -195,7 +230,7 @@ template std::vector<int64_t> Tensor::to_vector() const;
 template std::vector<uint8_t> Tensor::to_vector() const;
 
 Tensor empty(const Shape& shape, DType dtype, Device device) {
-  for (const int64_t size : shape) MR_CHECK(size >= 0, "a tensor cannot have the shape ", shape);
+  shape.check_countable();
   const size_t bytes = static_cast<size_t>(shape.numel()) * size_of(dtype);
   return Tensor::view(std::make_shared<Storage>(bytes, device), 0, shape, dense_strides(shape), dtype);
 }

@@ -110,12 +110,17 @@ class Tensor {
   void bump_version() const;  // after writing through data()
 
   // A tensor over existing storage: views, flat parameter buffers.
+  // Throws when an element would lie outside it.
   static Tensor view(std::shared_ptr<Storage> storage, int64_t offset, const Shape& shape,
                      const Shape& strides, DType dtype);
+  // A dense tensor over bytes of `whole` from `begin` on, with a version of its own.
+  static Tensor part(const std::shared_ptr<Storage>& whole, size_t begin, const Shape& shape, DType dtype);
   const std::shared_ptr<Storage>& storage() const;
   int64_t offset() const;  // in elements
   // Points every handle of this tensor at `other`'s storage; shape and dtype must agree, gradients stay.
   void rebind(const Tensor& other) const;
+  // The same where the dtype differs too.
+  void rebind_as(const Tensor& other) const;
   // Identity of the handle: equal for copies of one Tensor.
   const void* id() const { return impl_.get(); }
   bool sole_owner() const;  // no other handle and no other view holds this storage

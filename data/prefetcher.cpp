@@ -54,8 +54,7 @@ class Prefetcher::Uploader {
       if (!x.defined()) return;
       const Tensor dense = x.contiguous();
       std::memcpy(newest_->data + at, dense.raw_data(), bytes_of(dense));
-      x = Tensor::view(storage, static_cast<int64_t>(at / size_of(x.dtype())), dense.shape(), dense.strides(),
-                       x.dtype());
+      x = Tensor::part(storage, at, dense.shape(), x.dtype());
       at += room_for(dense);
     });
     const cuda::StreamScope copies(stream_);
@@ -109,16 +108,22 @@ std::optional<PlacedBatch> Prefetcher::next() {
     return PlacedBatch{std::move(placed), std::move(*host)};
   };
   if (!uploader_) return take();
+  if (failed_) std::rethrow_exception(failed_);
   std::optional<PlacedBatch> now = ahead_ ? std::exchange(ahead_, std::nullopt) : take();
   if (!now) return now;
   uploader_->wait();
-  ahead_ = take();
+  try {
+    ahead_ = take();
+  } catch (...) {
+    failed_ = std::current_exception();  // of the batch after this one
+  }
   return now;
 }
 
 void Prefetcher::start(int64_t epoch, int64_t batch) {
   if (ahead_) uploader_->wait();
   ahead_.reset();
+  failed_ = nullptr;
   loader_.start(epoch, batch);
 }
 

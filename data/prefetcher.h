@@ -12,6 +12,7 @@
 #include "mixrec/data/loader.h"
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 
@@ -29,7 +30,7 @@ class Prefetcher {
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  // As those of Loader.  The current stream waits for the copy of the batch that next() gives, the host does
+  // As those of Loader: an error is given in place of its batch, and again by every later next().  The current stream waits for the copy of the batch that next() gives, the host does
   // not.
   std::optional<PlacedBatch> next();
   void start(int64_t epoch, int64_t batch = 0);
@@ -42,6 +43,7 @@ class Prefetcher {
   Loader loader_;
   std::unique_ptr<Uploader> uploader_;  // null on the host
   std::optional<PlacedBatch> ahead_;    // its copy is queued
+  std::exception_ptr failed_;           // of the batch ahead: what every next() gives until start()
 };
 
 }  // namespace mixrec

@@ -1,5 +1,6 @@
 #include "mixrec/nn/module.h"
 
+#include "mixrec/autograd/meta.h"
 #include "mixrec/core/error.h"
 #include "mixrec/ops/cast.h"
 
@@ -18,20 +19,18 @@ std::vector<Parameter> check_unshared(std::vector<Parameter> parameters) {
   return parameters;
 }
 
-void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*>& slots, DType dtype) {
-  for (size_t i = 0; i < slots.size(); ++i) {
-    Tensor& slot = *slots[i];
-    if (!is_floating(slot.dtype())) continue;
-    const bool trained = slot.needs_grad();
-    slot = cast(slot.detach(), dtype);
-    if (trained && parameters[i].kind != ParameterKind::buffer) slot.requires_grad();
+void to_dtype(const std::vector<Parameter>& parameters, DType dtype) {
+  for (const Parameter& p : parameters) {
+    if (!is_floating(p.value.dtype()) || p.value.dtype() == dtype) continue;
+    autograd::forget_gradient(p.value);
+    p.value.rebind_as(cast(p.value.detach(), dtype));
   }
 }
 
 void to_device(const std::vector<Parameter>& parameters, Device device) {
   for (const Parameter& p : parameters) {
     if (p.value.device() == device) continue;
-    Tensor(p.value).zero_grad();
+    autograd::forget_gradient(p.value);
     p.value.rebind(p.value.to(device));
   }
 }

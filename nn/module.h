@@ -79,20 +79,13 @@ std::vector<Parameter> parameters(M& model) {
   return check_unshared(std::move(found));
 }
 
-// Converts every floating tensor in place; gradients are forgotten.  f64 makes gradient checks sharp.
-void convert(const std::vector<Parameter>& parameters, const std::vector<Tensor*>& slots, DType dtype);
+// Converts every floating tensor; gradients are forgotten.  Handles to the tensors stay valid.  Make the optimiser
+// afterwards.  f64 makes gradient checks sharp.
+void to_dtype(const std::vector<Parameter>& parameters, DType dtype);
 
 template <class M>
-void to_dtype(M& model, DType dtype) {
-  std::vector<Parameter> found;
-  std::vector<Tensor*> slots;
-  Visitor visitor([&](const std::string& name, Tensor& value, ParameterKind kind) {
-    found.push_back({name, value, kind});
-    slots.push_back(&value);
-  });
-  model.visit(visitor);
-  convert(found, slots, dtype);
-}
+requires requires(M& model, Visitor& visitor) { model.visit(visitor); }
+void to_dtype(M& model, DType dtype) { to_dtype(parameters(model), dtype); }
 
 // Moves every tensor to `device`; gradients are forgotten.  Handles to the tensors stay valid.  Make the
 // optimiser afterwards: its state lies beside the parameters.

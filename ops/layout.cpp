@@ -49,7 +49,8 @@ Tensor concat(const std::vector<Tensor>& parts, int dim) {
              first.shape(), "; they may differ in dimension ", dim, " only");
     sizes.push_back(parts[i].dim(dim));
   }
-  for (const int64_t size : sizes) shape.set(dim, shape[dim] + size);
+  for (const int64_t size : sizes)
+    shape.set(dim, checked_sum(shape[dim], size, "the size of a concatenation"));
   Tensor y = empty(shape, first.dtype(), first.device());
   int64_t at = 0;
   for (size_t i = 0; i < parts.size(); at += sizes[i++]) copy_into(y.narrow(dim, at, sizes[i]), parts[i]);
@@ -71,7 +72,7 @@ std::vector<Tensor> split(const Tensor& x, int dim, const std::vector<int64_t>& 
   int64_t total = 0;
   for (const int64_t size : sizes) {
     MR_CHECK(size >= 0, "size ", size, " is negative");
-    total += size;
+    total = checked_sum(total, size, "the sizes of a split");
   }
   MR_CHECK(total == x.dim(dim), "the sizes add up to ", total, ", dimension ", dim, " of ", x.shape(), " is ",
            x.dim(dim));

@@ -43,10 +43,11 @@ Shape resolved(const Tensor& x, Shape shape) {
       MR_CHECK(unknown < 0, "only one size of a reshape may be -1, got ", shape);
       unknown = i;
     } else {
-      known *= shape[i];
+      known = checked_product(known, shape[i], "the sizes of a reshape");
     }
   }
-  if (unknown >= 0 && known > 0) shape.set(unknown, x.numel() / known);
+  MR_CHECK(unknown < 0 || known > 0, "cannot tell what -1 is in a reshape of ", x.shape(), " to ", shape);
+  if (unknown >= 0) shape.set(unknown, x.numel() / known);
   MR_CHECK(shape.numel() == x.numel(), "cannot reshape ", x.shape(), " to ", shape);
   return shape;
 }
@@ -76,8 +77,8 @@ Tensor Tensor::reshape(const Shape& requested) const {
 Tensor Tensor::narrow(int dim, int64_t start, int64_t length) const {
   MR_OP("narrow");
   dim = shape().index(dim);
-  MR_CHECK(start >= 0 && length >= 0 && start + length <= this->dim(dim), "slice ", start, " .. ",
-           start + length, " is outside dimension ", dim, " of ", shape());
+  MR_CHECK(start >= 0 && start <= this->dim(dim) && length >= 0 && length <= this->dim(dim) - start,
+           "a slice of ", length, " from ", start, " is outside dimension ", dim, " of ", shape());
   Shape target = shape();
   target.set(dim, length);
   return record(view_of(*this, start * strides()[dim], target, strides()), {*this}, [&] {

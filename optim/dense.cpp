@@ -58,6 +58,8 @@ DenseSet::DenseSet(std::vector<Trained> parameters, const RuleOptions& rule, Mov
     const Tensor home = slice(values_, i);
     copy_into(home, value);
     value.rebind(home);
+    // A gradient from before may be held by anybody: it stays where it is.
+    autograd::leaf_meta(value)->grad_in_buffer.reset();
     autograd::leaf_meta(value)->grad_buffer = slice(gradients_, i);
   }
   if (device_.is_cuda()) make_device_blocks();
@@ -79,8 +81,8 @@ void DenseSet::make_device_blocks() {
 }
 
 Tensor DenseSet::slice(const Tensor& flat, size_t parameter) const {
-  const Shape& shape = parameters_[parameter].value.shape();
-  return Tensor::view(flat.storage(), offsets_[parameter], shape, dense_strides(shape), flat.dtype());
+  return Tensor::part(flat.storage(), static_cast<size_t>(offsets_[parameter]) * size_of(flat.dtype()),
+                      parameters_[parameter].value.shape(), flat.dtype());
 }
 
 // Brings shadows that were made since the last step into the flat buffer; the update is about to write them.
@@ -91,16 +93,28 @@ void DenseSet::keep_shadows() {
     Tensor& shadow = parameters_[i].value.meta()->shadow;
     if (!shadow.defined() || shadow.dtype() != bf16 || shadow.device() != device_) continue;
     if (!shadows_.defined()) shadows_ = zeros(values_.shape(), bf16, device_);
-    if (shadow.storage() != shadows_.storage()) shadow = slice(shadows_, i);
+    if (!in_shadows(i)) shadow = slice(shadows_, i);
   }
 }
 
+bool DenseSet::in_shadows(size_t parameter) const {
+  const Tensor& shadow = parameters_[parameter].value.meta()->shadow;
+  return shadows_.defined() && shadow.defined() &&
+         shadow.raw_data() == shadows_.data<bfloat16>() + offsets_[parameter];
+}
+
+void DenseSet::mark_changed() {
+  for (const Trained& p : parameters_) p.value.bump_version();
+}
+
 void DenseSet::mark_shadows() {
-  if (shadows_.defined()) shadows_.bump_version();
-  for (const Trained& p : parameters_) {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Trained& p = parameters_[i];
     autograd::Meta& meta = *p.value.meta();
     if (!meta.shadow.defined() || meta.shadow.dtype() != bf16) continue;
-    if (!shadows_.defined() || meta.shadow.storage() != shadows_.storage()) {
+    if (in_shadows(i)) {
+      meta.shadow.bump_version();
+    } else {
       if (!cuda::capturing()) continue;          // made anew when it is next read
       copy_into(meta.shadow, p.value.detach());  // in a replay nobody looks whether it is valid
     }
@@ -108,16 +122,31 @@ void DenseSet::mark_shadows() {
   }
 }
 
-void DenseSet::collect() {
+// A fresh buffer when somebody holds a gradient of an earlier step that lies in this one.  Not once a step was
+// recorded: a graph goes on writing to the addresses that it was recorded with.
+void DenseSet::leave_held_gradients() {
+  const auto held = [](const Trained& p) {
+    const autograd::Meta& meta = *p.value.meta();
+    const auto last = meta.grad_in_buffer.lock();
+    return last && !(meta.grad.defined() && meta.grad.storage() == last);
+  };
+  if (recorded_ || cuda::capturing() || std::none_of(parameters_.begin(), parameters_.end(), held)) return;
+  gradients_ = zeros(gradients_.shape(), dtype_, device_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const Trained& p = parameters_[i];
-    MR_CHECK(p.value.storage() == values_.storage() && p.value.offset() == offsets_[i], "the parameter ",
-             p.name, " was moved after the optimiser was made; make the optimiser last");
-    const Tensor grad = p.value.grad();
+    autograd::Meta& meta = *parameters_[i].value.meta();
+    meta.grad_buffer = slice(gradients_, i);
+    meta.grad_in_buffer.reset();
+  }
+}
+
+void DenseSet::collect() {
+  leave_held_gradients();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor grad = parameters_[i].value.grad();
     const Tensor home = slice(gradients_, i);
     if (!grad.defined()) {
       home.detach().fill(0);
-    } else if (grad.storage() != home.storage() || grad.offset() != home.offset()) {
+    } else if (grad.raw_data() != home.raw_data()) {
       copy_into(home, grad);
     }
   }
@@ -160,7 +189,7 @@ void DenseSet::update(int64_t step, double lr_factor, double gradient_scale) {
     update_as<T>(step, lr_factor, gradient_scale);
     if (average_.decay > 0) average_as<T>(step);
   });
-  values_.bump_version();
+  mark_changed();
   mark_shadows();
 }
 
@@ -241,10 +270,11 @@ Partials DenseSet::square(Cuda device, DeviceStep* step) {
 
 void DenseSet::update(Cuda device, const DeviceStep* step) {
   if (parameters_.empty()) return;
+  recorded_ = recorded_ || cuda::capturing();
   keep_shadows();
   if constexpr (kHasCuda)
     dispatch_real(dtype_, [&]<class T>() { kernel::update_dense(device, rule_, view<T>(), step); });
-  values_.bump_version();
+  mark_changed();
   mark_shadows();
 }
 
@@ -253,6 +283,7 @@ void DenseSet::swap_averages() {
   const Tensor weights = values_.clone();
   copy_into(values_, averages_);
   copy_into(averages_, weights);
+  mark_changed();
   if (!shadows_.defined()) return;
   // Here, and not when they are next read: a recorded graph reads this memory without asking.
   copy_into(shadows_, values_);

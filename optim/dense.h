@@ -51,7 +51,10 @@ class DenseSet {
 
   Tensor slice(const Tensor& flat, size_t parameter) const;
   void keep_shadows();
+  bool in_shadows(size_t parameter) const;  // whether its shadow lies in the flat buffer
+  void mark_changed();
   void mark_shadows();
+  void leave_held_gradients();
   void make_device_blocks();
   template <class T>
   DenseView<T> view() const;
@@ -71,7 +74,8 @@ class DenseSet {
   std::vector<Block> blocks_;
   Tensor values_, gradients_, averages_;
   Tensor shadows_;             // bf16; undefined while no parameter has one
-  std::vector<Tensor> state_;  // flat like the values, one a slot of the rule
+  std::vector<Tensor> state_;  // flat like the values, one for each slot of the rule
+  bool recorded_ = false;      // a step was recorded into a graph: no buffer may move
 
   Tensor device_blocks_, partials_;  // on a device: DenseBlocks, and a sum of squares for each
 };

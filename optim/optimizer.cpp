@@ -137,6 +137,25 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, const OptimizerOptions& 
                          device,
                          device.is_cuda() ? make_device_step(device) : Tensor(),
                          {}});
+  for (const Parameter& p : parameters_) {
+    const bool trained = p.kind != ParameterKind::buffer && p.value.needs_grad();
+    homes_.push_back({trained ? p.value.raw_data() : nullptr, p.value.dtype()});
+  }
+}
+
+void Optimizer::check_unchanged() const {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& p = parameters_[i];
+    const Home& home = homes_[i];
+    const bool trained = home.data != nullptr;
+    MR_CHECK(p.kind == ParameterKind::buffer || p.value.needs_grad() == trained, "the parameter ", p.name,
+             " was ", trained ? "frozen" : "set to require a gradient",
+             " after the optimiser was made; make a new one to train the others");
+    MR_CHECK(!trained || p.value.dtype() == home.dtype, "the parameter ", p.name, " was converted to ",
+             p.value.dtype(), " after the optimiser was made; make the optimiser last");
+    MR_CHECK(!trained || p.value.raw_data() == home.data, "the parameter ", p.name,
+             " was moved after the optimiser was made; make the optimiser last");
+  }
 }
 
 Optimizer::~Optimizer() = default;
@@ -147,11 +166,11 @@ StepReport Optimizer::step(const StepOptions& options) {
   MR_OP("optimizer step");
   MR_CHECK(!averages_in_use_,
            "the averaged weights are in use; swap_averages() brings the trained ones back");
+  check_unchanged();
   StepReport& report = parts_->last;
   report = {};
   report.refused = 1;
   parts_->on_device = false;
-  if (!options.loss_is_finite) return report;
   if (parts_->device.is_cuda()) return step_on_device(options);
   if (options.loss.defined() && !std::isfinite(options.loss.item())) return report;
   auto& dense = parts_->dense;
@@ -212,6 +231,7 @@ StepReport Optimizer::step_on_device(const StepOptions& options) {
 void Optimizer::prepare(const StepOptions& options) {
   MR_OP("optimizer step");
   MR_CHECK(parts_->device.is_cuda(), "prepare() is for replays, and the parameters are on ", parts_->device);
+  check_unchanged();
   MR_CHECK(!cuda::capturing(), "prepare() inside a graph would be replayed with it: call it before replay()");
   if constexpr (kHasCuda) {
     on_cuda(parts_->device, [&](Cuda device) {

@@ -33,10 +33,9 @@
 namespace mixrec {
 
 struct StepOptions {
-  double lr_factor = 1;        // on every learning rate
-  double gradient_scale = 1;   // on every gradient: 1 / k after k backwards of mean losses
-  bool loss_is_finite = true;  // false: nothing is done
-  Tensor loss = {};            // one number, where the parameters are: nothing is done unless it is finite
+  double lr_factor = 1;       // on every learning rate
+  double gradient_scale = 1;  // on every gradient: 1 / k after k backwards of mean losses
+  Tensor loss = {};           // one number, where the parameters are: nothing is done unless it is finite
 };
 
 struct StepReport {
@@ -64,7 +63,8 @@ class Optimizer {
 
   // One step with the gradients since zero_grad(), from any number of backwards.  It is refused, and the
   // report says so, when the loss is not finite or the gradient norm is not; the next zero_grad() goes on as
-  // if the batch had never been (on a device after report()).  Gradients stay until zero_grad().
+  // if the batch had never been (on a device after report()).  Gradients stay until zero_grad().  Throws when a
+  // parameter was frozen, unfrozen, moved or converted since the optimiser was made: make a new one.
   //
   // On a device the report is `pending`.  While a graph is being recorded, lr_factor and gradient_scale are not
   // looked at: a replay takes those of the last prepare().
@@ -102,10 +102,18 @@ class Optimizer {
  private:
   struct Parts;
 
+  // Where a parameter was when the optimiser was made; null: it is not trained.
+  struct Home {
+    const void* data;
+    DType dtype;
+  };
+
   StepReport step_on_device(const StepOptions& options);
+  void check_unchanged() const;
 
   std::vector<Parameter> parameters_;
   OptimizerOptions options_;
+  std::vector<Home> homes_;  // of parameters_
   std::unique_ptr<Parts> parts_;
   bool averages_in_use_ = false;
 };

@@ -145,15 +145,10 @@ void TableSet::make_device_tables() {
   for (const Trained& table : tables_) {
     vectorisable_ = vectorisable_ && table.value.dim(1) % 4 == 0 &&
                     reinterpret_cast<uintptr_t>(table.value.raw_data()) % 16 == 0;
-    home_.push_back(table.value.raw_data());
   }
 }
 
 std::shared_ptr<DeviceRows> TableSet::collect(Cuda device, int32_t first_parameter, DeviceStep* step) {
-  for (size_t i = 0; i < tables_.size(); ++i) {
-    MR_CHECK(tables_[i].value.raw_data() == home_[i], "the table ", tables_[i].name,
-             " was moved after the optimiser was made; make the optimiser last");
-  }
   int64_t count = 0;
   const auto lookups = recorded_lookups(tables_, &count);
   std::shared_ptr<DeviceRows> rows;

@@ -93,8 +93,7 @@ class TableSet {
   RowGradients gradients_;
   std::vector<AdamCorrection> corrections_;  // lazy_adam: by t; beyond the last entry as there
 
-  Tensor device_tables_;           // on a device: DeviceTables
-  std::vector<const void*> home_;  // where each table was then
+  Tensor device_tables_;  // on a device: DeviceTables
   bool vectorisable_ = false;
 };
 

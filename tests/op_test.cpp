@@ -96,6 +96,8 @@ struct Outcome {
 // Forward and backward with a fixed upstream gradient.
 Outcome evaluate(const OpCase& row, std::vector<Tensor> inputs) {
   require_gradients(inputs);
+  for (Tensor& x : inputs)
+    if (x.defined()) x.zero_grad();  // of an earlier call with the same tensors
   Outcome out{row.run(inputs), {}};
   if (!row.no_gradient.empty()) return out;
   // Every dtype holds the upstream gradient exactly, so that only the op's own rounding is measured.
