@@ -110,11 +110,7 @@ std::vector<float> RecordedPass::run(const RequestBatch& padded) {
 }
 
 std::unique_ptr<RecordedPass> RecordedPasses::take(const Sizes& sizes, const RequestBatch& padded) {
-  {
-    const std::lock_guard lock(idle_mutex_);
-    if (const auto found = idle_.find(sizes); found != idle_.end())
-      return std::move(idle_.extract(found).mapped());
-  }
+  if (auto pass = idle_.take(sizes)) return pass;
   const std::lock_guard lock(recording_);
   try {
     return std::make_unique<RecordedPass>(model_, padded, device_, compute_);
@@ -124,19 +120,12 @@ std::unique_ptr<RecordedPass> RecordedPasses::take(const Sizes& sizes, const Req
   }
 }
 
-void RecordedPasses::give_back(const Sizes& sizes, std::unique_ptr<RecordedPass> pass) {
-  std::unique_ptr<RecordedPass> dropped;  // before the lock: destroyed after it
-  const std::lock_guard lock(idle_mutex_);
-  if (idle_.size() >= limit_) dropped = std::move(idle_.extract(idle_.begin()).mapped());
-  idle_.emplace(sizes, std::move(pass));
-}
-
 std::vector<float> RecordedPasses::logits(const RequestBatch& batch) {
   const RequestBatch padded = padded_to_buckets(batch, spec_);
   const Sizes sizes = sizes_of(padded);
   std::unique_ptr<RecordedPass> pass = take(sizes, padded);
   std::vector<float> logits = pass->run(padded);
-  give_back(sizes, std::move(pass));
+  idle_.give_back(sizes, std::move(pass));
   logits.resize(static_cast<size_t>(batch.candidates) * spec_.tasks.size());
   return logits;
 }

@@ -8,9 +8,9 @@
 #include "mixrec/core/dtype.h"
 #include "mixrec/core/request_batch.h"
 #include "mixrec/models/model.h"
+#include "mixrec/train/serve/idle_pool.h"
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -48,9 +48,9 @@ class RecordedPass {
 // Graphs by bucket, made when first needed; thread-safe.
 class RecordedPasses {
  public:
-  // At most `limit` graphs are kept.
+  // At most `limit` graphs are kept while idle: those that were used last.
   RecordedPasses(RankingModel& model, const FeatureSet& spec, Device device, DType compute, size_t limit)
-      : model_(model), spec_(spec), device_(device), compute_(compute), limit_(limit) {}
+      : model_(model), spec_(spec), device_(device), compute_(compute), idle_(limit) {}
 
   // Logits of all candidates of a batch of one request, row by row.
   std::vector<float> logits(const RequestBatch& batch);
@@ -58,15 +58,13 @@ class RecordedPasses {
  private:
   using Sizes = std::vector<int64_t>;
   std::unique_ptr<RecordedPass> take(const Sizes& sizes, const RequestBatch& padded);
-  void give_back(const Sizes& sizes, std::unique_ptr<RecordedPass> pass);
 
   RankingModel& model_;
   const FeatureSet& spec_;
   const Device device_;
   const DType compute_;
-  const size_t limit_;
-  std::mutex idle_mutex_, recording_;
-  std::multimap<Sizes, std::unique_ptr<RecordedPass>> idle_;
+  std::mutex recording_;
+  IdlePool<Sizes, RecordedPass> idle_;
 };
 
 }  // namespace mixrec
