@@ -56,28 +56,24 @@ class Loader::Impl {
 
   void start(int64_t epoch, int64_t batch) {
     stop();
-    if (epoch != epoch_) order(epoch);
-    epoch_ = epoch;
-    MR_CHECK(batch >= 0 && batch <= batches(), "epoch ", epoch, " has no batch ", batch, ": it has ",
-             batches());
-    next_ = asked_ = batch;
-    ready_.assign(options_.workers > 0 ? static_cast<size_t>(2 * options_.workers + 1) : 0, {});
-    stopping_ = false;
-    start_workers();
+    failed_ = nullptr;
+    try {
+      begin(epoch, batch);
+    } catch (...) {
+      failed_ = std::current_exception();
+      throw;
+    }
   }
 
   std::optional<RequestBatch> next() {
+    if (failed_) std::rethrow_exception(failed_);
     if (next_ == batches()) return std::nullopt;
-    if (options_.workers == 0) return build(next_++);
-    std::unique_lock lock(mutex_);
-    Ready& slot = ready_[static_cast<size_t>(next_) % ready_.size()];
-    changed_.wait(lock, [&] { return slot.done; });
-    Ready taken = std::exchange(slot, {});
-    if (taken.error) std::rethrow_exception(taken.error);
-    ++next_;
-    lock.unlock();
-    changed_.notify_all();
-    return std::move(taken.batch);
+    try {
+      return options_.workers == 0 ? made() : taken();
+    } catch (...) {
+      failed_ = std::current_exception();
+      throw;
+    }
   }
 
   int64_t batches() const {
@@ -93,6 +89,39 @@ class Loader::Impl {
     RequestBatch batch;
     std::exception_ptr error;
   };
+
+  void begin(int64_t epoch, int64_t batch) {
+    if (epoch != epoch_) {
+      epoch_ = -1;  // until its order is made
+      order(epoch);
+      epoch_ = epoch;
+    }
+    MR_CHECK(batch >= 0 && batch <= batches(), "epoch ", epoch, " has no batch ", batch, ": it has ",
+             batches());
+    next_ = asked_ = batch;
+    ready_.assign(options_.workers > 0 ? static_cast<size_t>(2 * options_.workers + 1) : 0, {});
+    stopping_ = false;
+    start_workers();
+  }
+
+  RequestBatch made() {
+    RequestBatch batch = build(next_);
+    ++next_;
+    return batch;
+  }
+
+  // The next batch, once a worker has made it.
+  RequestBatch taken() {
+    std::unique_lock lock(mutex_);
+    Ready& slot = ready_[static_cast<size_t>(next_) % ready_.size()];
+    changed_.wait(lock, [&] { return slot.done; });
+    Ready ready = std::exchange(slot, {});
+    if (ready.error) std::rethrow_exception(ready.error);
+    ++next_;
+    lock.unlock();
+    changed_.notify_all();
+    return std::move(ready.batch);
+  }
 
   bool counts(uint32_t row) const {
     if (!rule_.training) return true;
@@ -215,6 +244,7 @@ class Loader::Impl {
   std::vector<Ready> ready_;
   int64_t next_ = 0, asked_ = 0;  // first batch that was not taken; first that no worker has begun
   bool stopping_ = false;
+  std::exception_ptr failed_;  // of a batch or of start(): what every next() gives until start() succeeds
 };
 
 Loader::Loader(const Dataset& data, Split split, LoaderOptions options)
