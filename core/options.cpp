@@ -14,8 +14,6 @@ std::string option_path(const std::string& path, const std::string& name) {
   return path.empty() ? name : path + "." + name;
 }
 
-std::string shortened(const std::string& text) { return printable(text, 80); }
-
 void check_option(const std::string& path, double value, OptionRange range) {
   if (!range.holds(value)) throw Error(concat_message(path, " is ", value, ", it must be ", range.text()));
 }
@@ -31,8 +29,8 @@ void check_option(const std::string& path, const std::string& value,
   std::string known;
   for (const std::string& choice : choices)
     known += (known.empty() ? "" : ", ") + (choice.empty() ? "\"\"" : choice);
-  const std::string shown = shortened(value), nearest = nearest_name(shown, choices);
-  throw Error(concat_message(path, " is \"", shown, "\", known are ", known,
+  const std::string nearest = nearest_name(value, choices);
+  throw Error(concat_message(path, " is \"", printable(value), "\", known are ", known,
                              nearest.empty() ? "" : "; did you mean " + nearest + "?"));
 }
 

@@ -93,9 +93,6 @@ void check_option(const std::string& path, const std::string& value, const std::
 // "a" and "b" -> "a.b"
 std::string option_path(const std::string& path, const std::string& name);
 
-// `text` cut to a length that a message can hold.
-std::string shortened(const std::string& text);
-
 }  // namespace detail
 
 }  // namespace mixrec

@@ -88,6 +88,16 @@ int64_t rows_of(const FeatureColumn& column) {
 
 }  // namespace
 
+const FeatureColumn& RequestBatch::feature(size_t index) const {
+  MR_CHECK(index < features.size(), "there is no feature ", index, ": the batch has ", features.size());
+  return features[index];
+}
+
+const HistoryBatch& RequestBatch::history(size_t index) const {
+  MR_CHECK(index < histories.size(), "there is no history ", index, ": the batch has ", histories.size());
+  return histories[index];
+}
+
 void RequestBatch::validate(const FeatureSet& spec) const {
   check_offsets(offsets, requests, candidates, "candidate offsets");
   for (int64_t r = 0; r < requests; ++r)

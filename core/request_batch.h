@@ -40,6 +40,10 @@ struct RequestBatch {
   std::vector<int64_t> user;  // [C]: grouping key of UAUC
   std::vector<int64_t> row;   // [C]: row number in the data set, for messages and predictions
 
+  // Throw when the batch has no such feature or history.
+  const FeatureColumn& feature(size_t index) const;
+  const HistoryBatch& history(size_t index) const;
+
   // Throws unless shapes, dtypes and offsets fit `spec` and every id is inside its table; names the feature,
   // the row and the value.  The loader's batches are valid by construction; call it on batches built by hand.
   void validate(const FeatureSet& spec) const;

@@ -38,9 +38,6 @@ struct Philox {
   }
 };
 
-// Uniform in [0, 1) with 24 bits; exact in f32.
-MR_HOST_DEVICE inline float uniform01(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
-
 // A position in a random stream.  Copyable and serialisable: these two numbers are the whole state.
 class Rng {
  public:

@@ -10,12 +10,6 @@
 
 namespace mixrec {
 
-const FeatureRule* Schema::find_feature(const std::string& name) const {
-  for (const auto& feature : features)
-    if (feature.spec.name == name) return &feature;
-  return nullptr;
-}
-
 std::vector<std::string> Schema::source_files() const {
   std::vector<std::string> all = files;
   for (const auto& table : tables) all.insert(all.end(), table.files.begin(), table.files.end());

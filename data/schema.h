@@ -173,7 +173,6 @@ struct Schema {
   // All that decides the packed form, as one line of JSON: equal texts, equal packed forms.
   std::string packed_key;
 
-  const FeatureRule* find_feature(const std::string& name) const;
   // Every file the schema names, in order.
   std::vector<std::string> source_files() const;
 };

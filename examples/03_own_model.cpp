@@ -43,7 +43,7 @@ struct Interest : Module {
         expand_by_request(embedding.requests(batch, pass.compute), batch.offsets, batch.candidates);
     const Tensor item = embedding.candidates(batch, pass.compute);
     const Tensor q = query.forward(item), h = event.forward(embedding.events(batch, 0, pass.compute));
-    const Tensor m = attend(q.reshape({q.dim(0), 1, q.dim(1)}), h, batch.histories[0].offsets, batch.offsets);
+    const Tensor m = attend(q.reshape({q.dim(0), 1, q.dim(1)}), h, batch.history(0).offsets, batch.offsets);
     return mlp.forward(concat({user, item, m.reshape(q.shape())}, 1));
   }
 

@@ -6,7 +6,20 @@
 #include "mixrec/models/unified/mixformer.h"
 #include "mixrec/models/unified/ui_mixformer.h"
 
+#include <cstdlib>
+#include <cxxabi.h>
+
 namespace mixrec {
+
+std::string detail::type_name(const std::type_info& type) {
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> text(
+      abi::__cxa_demangle(type.name(), nullptr, nullptr, &status), std::free);
+  const std::string full = status == 0 ? text.get() : type.name();
+  // Of a template the arguments stay; of what it lies in nothing does.
+  const size_t scope = full.substr(0, full.find('<')).rfind("::");
+  return scope == std::string::npos ? full : full.substr(scope + 2);
+}
 
 const std::vector<ModelEntry>& model_list() {
   static const std::vector<ModelEntry> models{

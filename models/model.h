@@ -23,6 +23,8 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
+#include <utility>
 #include <vector>
 
 namespace mixrec {
@@ -40,6 +42,7 @@ class RankingModel {
   virtual Tensor forward(const RequestBatch& batch, Pass& pass) = 0;
   virtual std::vector<Parameter> parameters() = 0;
   virtual void to_dtype(DType dtype) = 0;  // as mixrec::to_dtype(); before there is an optimiser
+  virtual std::string name() const = 0;    // in logs and results
   virtual double forward_flops(const RequestBatch&) const { return 0; }  // 0: unknown
 
   // forward() in two steps, the first of which reads request features and histories only and may be kept; the
@@ -49,6 +52,9 @@ class RankingModel {
 };
 
 namespace detail {
+
+// "SmallModel" of test::SmallModel.
+std::string type_name(const std::type_info& type);
 
 template <class M>
 concept HasUserSide = requires(M& model, const RequestBatch& batch, Pass& pass) {
@@ -64,11 +70,13 @@ struct HeldUserSide : UserSide {
 
 }  // namespace detail
 
-// Wraps a model, or a reference to one that outlives the wrapper.
+// Wraps a model, or a reference to one that outlives the wrapper.  Its name is that of its type unless one is given.
 template <class M>
 class ModelHolder : public RankingModel {
  public:
-  explicit ModelHolder(M model) : model_(std::forward<M>(model)) {}
+  explicit ModelHolder(M model, std::string name = detail::type_name(typeid(M)))
+      : model_(std::forward<M>(model)), name_(std::move(name)) {}
+  std::string name() const override { return name_; }
   Tensor forward(const RequestBatch& batch, Pass& pass) override { return model_.forward(batch, pass); }
   std::vector<Parameter> parameters() override { return mixrec::parameters(model_); }
   void to_dtype(DType dtype) override { mixrec::to_dtype(model_, dtype); }
@@ -95,6 +103,7 @@ class ModelHolder : public RankingModel {
   using Held = detail::HeldUserSide<typename Of::UserState>;
 
   M model_;
+  std::string name_;
 };
 
 // A model that can be built by name: "name" in the model section of a configuration.
@@ -116,7 +125,7 @@ ModelEntry model_entry(std::string name, std::string help) {
                             Rng& rng) -> std::unique_ptr<RankingModel> {
     Options options;
     read_options({name, "model"}, text, options);
-    return std::make_unique<ModelHolder<M>>(M(spec, options, rng));
+    return std::make_unique<ModelHolder<M>>(M(spec, options, rng), name);
   };
   return {std::move(name), std::move(help), build, write_options(Options{}),
           describe_options("model", Options{})};

@@ -2,6 +2,7 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/json_text.h"
+#include "mixrec/core/printable.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,12 +18,9 @@ using Json = nlohmann::ordered_json;
   throw Error(printable((place.source.empty() ? "" : place.source + ": ") + message, kMessageBytes));
 }
 
-std::string shown(const Json& value) {
-  return detail::shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace));
-}
-
 Json parse(const OptionPlace& place, const std::string& text) {
-  return parse_json_text<Json>(text.empty() ? "{}" : text, place.source.empty() ? place.path : place.source);
+  const std::string& called = place.source.empty() ? place.path : place.source;
+  return parse_json_text<Json>(text.empty() ? "{}" : text, called);
 }
 
 class Reader : public OptionVisitor {
@@ -124,7 +122,7 @@ class Reader : public OptionVisitor {
     if (others_taken_) return;
     for (const auto& [key, value] : object_.items()) {
       if (known(key)) continue;
-      const std::string shown = detail::shortened(key), nearest = nearest_name(shown, names_);
+      const std::string shown = printable(key), nearest = nearest_name(key, names_);
       fail(place_,
            "unknown key " + detail::option_path(place_.path, shown) +
                (nearest.empty() ? "" : "; did you mean " + detail::option_path(place_.path, nearest) + "?"));
@@ -132,7 +130,7 @@ class Reader : public OptionVisitor {
   }
 
   [[noreturn]] void wrong_type(const std::string& path, const char* expected, const Json& value) const {
-    fail(place_, (path.empty() ? "" : path + " ") + "needs " + expected + ", got " + shown(value));
+    fail(place_, (path.empty() ? "" : path + " ") + "needs " + expected + ", got " + shown_json(value));
   }
 
   std::string prefix() const { return place_.source.empty() ? "" : place_.source + ": "; }
@@ -140,7 +138,7 @@ class Reader : public OptionVisitor {
   // Shows the number as it is written.
   void check_range(const std::string& path, const Json& value, OptionRange range) const {
     if (!range.holds(value.get<double>()))
-      fail(place_, path + " is " + shown(value) + ", it must be " + range.text());
+      fail(place_, path + " is " + shown_json(value) + ", it must be " + range.text());
   }
 
   int64_t whole(const std::string& path, const Json& value, OptionRange range) const {

@@ -8,6 +8,17 @@
 
 namespace mixrec {
 
+namespace {
+
+// A batch that was built by hand may lack columns that the model was made for.
+const FeatureColumn& column_of(const std::vector<FeatureColumn>& columns, size_t source) {
+  MR_CHECK(source < columns.size(), "the batch has ", columns.size(), " columns, the model reads column ",
+           source, ": validate() names what is missing");
+  return columns[source];
+}
+
+}  // namespace
+
 Embedding::Embedding(int64_t rows, int64_t width, Rng& rng, double deviation)
     : table(normal_parameter({rows, width}, deviation, rng)) {}
 Tensor Embedding::forward(const Tensor& ids) const { return embedding(table, ids); }
@@ -96,7 +107,8 @@ Tensor FeatureEmbedding::embed(const Concatenation& what, const std::vector<Feat
                                int64_t rows, DType compute) const {
   compute = compute_dtype(compute);
   std::vector<EmbeddingColumn> parts;
-  for (const Column& column : what.columns) parts.push_back(embedded(column, columns[column.source]));
+  for (const Column& column : what.columns)
+    parts.push_back(embedded(column, column_of(columns, column.source)));
   if (parts.empty()) return empty({rows, 0}, compute, tensors_.empty() ? kCpu : tensors_[0].value.device());
   return embedding_columns(parts, rows, compute);
 }
@@ -115,23 +127,36 @@ Tensor FeatureEmbedding::candidates(const RequestBatch& batch, const std::vector
   for (const Tensor& x : of_requests)
     parts.push_back({.kind = EmbeddingColumn::Kind::repeat, .source = x, .offsets = batch.offsets});
   for (const Column& column : candidates_.columns)
-    parts.push_back(embedded(column, batch.features[column.source]));
+    parts.push_back(embedded(column, column_of(batch.features, column.source)));
   for (const Tensor& x : behind) parts.push_back({.kind = EmbeddingColumn::Kind::repeat, .source = x});
   return embedding_columns(parts, batch.candidates, compute_dtype(compute), width);
 }
 
+const FeatureEmbedding::Concatenation& FeatureEmbedding::events_of(size_t history) const {
+  MR_CHECK(history < histories_.size(), "there is no history ", history, ": the data set has ",
+           histories_.size());
+  return histories_[history];
+}
+
+const FeatureEmbedding::Concatenation& FeatureEmbedding::targets_of(size_t history) const {
+  events_of(history);
+  return targets_[history];
+}
+
 Tensor FeatureEmbedding::events(const RequestBatch& batch, size_t history, DType compute) const {
-  const std::vector<FeatureColumn>& columns = batch.histories[history].columns;
-  const Column& first = histories_[history].columns.at(0);
-  const FeatureColumn& cells = columns[first.source];
+  const Concatenation& events = events_of(history);
+  const std::vector<FeatureColumn>& columns = batch.history(history).columns;
+  MR_CHECK(!events.columns.empty(), "the events of history ", history, " have no features");
+  const Column& first = events.columns[0];
+  const FeatureColumn& cells = column_of(columns, first.source);
   const int64_t rows = first.kind == FeatureKind::list      ? cells.offsets.dim(0) - 1
                        : first.kind == FeatureKind::numeric ? cells.values.dim(0)
                                                             : cells.ids.dim(0);
-  return embed(histories_[history], columns, rows, compute);
+  return embed(events, columns, rows, compute);
 }
 
 Tensor FeatureEmbedding::targets(const RequestBatch& batch, size_t history, DType compute) const {
-  return embed(targets_[history], batch.features, batch.candidates, compute);
+  return embed(targets_of(history), batch.features, batch.candidates, compute);
 }
 
 void FeatureEmbedding::visit(Visitor& v) {

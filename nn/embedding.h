@@ -52,8 +52,8 @@ struct FeatureEmbedding : Module {
 
   int64_t request_width() const { return requests_.width; }
   int64_t candidate_width() const { return candidates_.width; }
-  int64_t event_width(size_t history) const { return histories_[history].width; }
-  int64_t target_width(size_t history) const { return targets_[history].width; }
+  int64_t event_width(size_t history) const { return events_of(history).width; }
+  int64_t target_width(size_t history) const { return targets_of(history).width; }
   size_t histories() const { return histories_.size(); }
 
   void visit(Visitor& v);
@@ -76,6 +76,9 @@ struct FeatureEmbedding : Module {
     ParameterKind kind;
   };
 
+  // Both throw when there is no such history.
+  const Concatenation& events_of(size_t history) const;
+  const Concatenation& targets_of(size_t history) const;
   void add(Concatenation& to, const FeatureSpec& feature, size_t source, Rng& rng, double deviation);
   void add_target(const FeatureSet& spec, const HistorySpec& history);
   size_t tensor_of(const FeatureSpec& feature, Rng& rng, double deviation);

@@ -169,9 +169,9 @@ TEST_SUITE("config") {
   TEST_CASE("keys that come twice, deep nesting and odd bytes are errors") {
     const TemporaryFolder folder;
     write_file(folder / "c.json", R"({"train": {"epochs": 3, "epochs": 4}})");
-    CHECK_CONTAINS(error_of({}, folder / "c.json"), "'epochs' stands twice");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "'epochs' stands twice in train");
     write_file(folder / "c.json", R"({"model": {"name": "mlp"}, "model": {"name": "mlp"}})");
-    CHECK_CONTAINS(error_of({}, folder / "c.json"), "'model' stands twice");
+    CHECK_CONTAINS(error_of({}, folder / "c.json"), "'model' stands twice in it");
     write_file(folder / "c.json", R"({"data": {"overrides": )" + std::string(100000, '['));
     CHECK_CONTAINS(error_of({}, folder / "c.json"), "nested more than 64 levels deep");
     CHECK_CONTAINS(error_of({"model.x=" + std::string(100000, '[') + std::string(100000, ']')}), "deep");

@@ -192,7 +192,9 @@ TEST_SUITE("cuda") {
       stopped.before = [](int64_t pass) {
         if (pass == 9) std::raise(SIGTERM);
       };
-      CHECK(!fit(stopped, data, {.config = config, .out = out("stopped"), .quiet = true}).finished);
+      CHECK(!fit(stopped, data,
+                 {.config = config, .out = out("stopped"), .quiet = true, .stop_on_signals = true})
+                 .finished);
       CHECK(fit(resumed, data, {.config = config, .out = out("stopped"), .resume = true, .quiet = true})
                 .finished);
       check_same_runs(out("whole"), out("stopped"));
@@ -214,7 +216,9 @@ TEST_SUITE("cuda") {
       begun.before = [](int64_t pass) {
         if (pass == 9) std::raise(SIGTERM);
       };
-      CHECK(!fit(begun, data, {.config = card_config(path, first), .out = out, .quiet = true}).finished);
+      CHECK(!fit(begun, data,
+                 {.config = card_config(path, first), .out = out, .quiet = true, .stop_on_signals = true})
+                 .finished);
       const FitResult result = fit(
           resumed, data, {.config = card_config(path, second), .out = out, .resume = true, .quiet = true});
       CHECK(result.finished);

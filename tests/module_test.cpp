@@ -79,9 +79,9 @@ TEST_CASE("options: types, ranges and unknown keys are named with their path") {
       {R"({"name": "yex"})", "model.name is \"yex\", known are x, yes; did you mean yes?"},
       {R"({"widths": [8, 0]})", "mine: model.widths.1 is 0, it must be between 1 and 512"},
       {R"({"widths": 8})", "model.widths needs a list of whole numbers, got 8"},
-      {R"({"rate": 0, "rate": 0.5})", "mine: 'rate' stands twice"},
+      {R"({"rate": 0, "rate": 0.5})", "mine: 'rate' stands twice in it"},
       {R"([1])", "mine: model needs an object, got [1]"},
-      {R"({"layers": )", "mine is not valid JSON"}};
+      {R"({"layers": )", "mine is not valid JSON: line 1, column"}};
   for (const auto& [text, message] : refused) {
     CAPTURE(text);
     CAPTURE(error(text));

@@ -18,7 +18,8 @@ FitResult run(const Dataset& data, const Config& config, const std::string& out 
               const std::function<void(int64_t)>& before = {}, bool resume = false) {
   SmallModel model(data);
   model.before = before;
-  return fit(model, data, {.config = config, .out = out, .resume = resume, .quiet = true});
+  return fit(model, data,
+             {.config = config, .out = out, .resume = resume, .quiet = true, .stop_on_signals = true});
 }
 
 struct Crash {};

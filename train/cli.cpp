@@ -216,6 +216,12 @@ int flushed(int code) {
   return code == 0 ? kError : code;
 }
 
+// Commands set the number of threads of the process; the program that called cli() gets its own back.
+struct ThreadsRestored {
+  int before = num_threads();
+  ~ThreadsRestored() { set_num_threads(before); }
+};
+
 // Runs `command` and turns its exceptions into one line and an exit code.
 int guarded(const std::function<int()>& command) {
   const LostFileSignals lost_files;
@@ -286,6 +292,7 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
     return flushed(app.exit(error) == 0 ? 0 : kUsage);
   }
   const std::string chosen = app.get_subcommands().front()->get_name();
+  const ThreadsRestored threads;
   return guarded([&] {
     if (chosen == "train") return run_train(arguments.train, own_models);
     if (chosen == "eval") return run_eval(arguments.eval, own_models);

@@ -54,6 +54,7 @@ void complete_model(ModelConfig& model, const std::vector<ModelEntry>& own_model
   model.options.text = options.dump();
 }
 
+// With one model of its own a program means that one, unless the configuration names another.
 Config resolve_config(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models) {
   std::vector<std::string> sets = arguments.sets;
   if (arguments.seed >= 0) sets.push_back("train.seed=" + std::to_string(arguments.seed));
@@ -62,7 +63,7 @@ Config resolve_config(const TrainArguments& arguments, const std::vector<ModelEn
   if (!arguments.precision.empty()) sets.push_back("train.precision=" + arguments.precision);
   std::string file = arguments.config;
   if (file.empty() && arguments.resume) file = RunFolder::resume(arguments.out).config_path();
-  Config config = load_config(file, sets);
+  Config config = load_config(file, sets, own_models.size() == 1 ? own_models[0].name : ModelConfig{}.name);
   if (!arguments.data.empty()) config.data.path = arguments.data;
   MR_CHECK(!config.data.path.empty(), "no data folder is named: give --data or data.path");
   make_absolute(config.data);
@@ -188,8 +189,12 @@ int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& ow
   const Dataset data = open();
   const auto model = build_model(config, data.spec(), own_models);
   if (!arguments.quiet) say("run folder " + out);
-  const FitResult result = fit_model(
-      *model, data, {.config = config, .out = out, .resume = arguments.resume, .quiet = arguments.quiet});
+  const FitResult result = fit_model(*model, data,
+                                     {.config = config,
+                                      .out = out,
+                                      .resume = arguments.resume,
+                                      .quiet = arguments.quiet,
+                                      .stop_on_signals = true});
   if (!result.finished) return 128 + result.signal;
   std::printf("%s\n", result.json.c_str());
   return 0;
@@ -201,7 +206,7 @@ int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_m
   const std::vector<TaskSpec>& tasks = run.data.spec().tasks;
   for (size_t t = 0; t < tasks.size(); ++t) say(metrics_text(tasks[t], metrics[t]));
   JsonLine line;
-  line.add("model", run.config.model.name).add("run", arguments.run);
+  line.add("model", run.model->name()).add("run", arguments.run);
   std::printf("%s\n", line.add_json(arguments.split, metrics_json(tasks, metrics)).text().c_str());
   return 0;
 }

@@ -2,6 +2,8 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
+#include "mixrec/core/files/json_text.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/models/options.h"
 #include "mixrec/train/device_choice.h"
 
@@ -39,7 +41,7 @@ std::optional<std::string> number_text(const std::string& text) {
 std::string parse_set(const std::string& set) {
   const auto equals = set.find('=');
   if (equals == std::string::npos || equals == 0)
-    throw Error("--set " + detail::shortened(set) + ": expected section.key=value");
+    throw Error("--set " + printable(set) + ": expected section.key=value");
   std::string text = set.substr(equals + 1);
   if (!json::accept(text)) text = number_text(text).value_or(string_json(text));
   std::string path = set.substr(0, equals);
@@ -52,8 +54,8 @@ std::string parse_set(const std::string& set) {
 
 // The name of the model that a text of the configuration asks for, "" when it asks for none.  Errors are left to
 // the reader.
-std::string model_name_in(const std::string& text) {
-  const json config = json::parse(text, nullptr, false, true);
+std::string model_name_in(const std::string& text, const std::string& source) {
+  const json config = parse_json_text<json>(text, source);
   if (!config.is_object() || !config.contains("model") || !config["model"].is_object()) return "";
   const json name = config["model"].value("name", json());
   return name.is_string() ? name.get<std::string>() : "";
@@ -62,7 +64,7 @@ std::string model_name_in(const std::string& text) {
 void read_over(Config& config, const std::string& text, const std::string& source) {
   Config read = config;
   // Another model's options would only be refused by this one.
-  if (const std::string name = model_name_in(text); !name.empty() && name != read.model.name)
+  if (const std::string name = model_name_in(text, source); !name.empty() && name != read.model.name)
     read.model.options = {};
   read_options({source}, text, read);
   config = std::move(read);
@@ -152,15 +154,16 @@ void check_config(const Config& c) {
   check_table_rule(c.table_optimizer);
 }
 
-Config load_config(const std::string& file, std::span<const std::string> sets) {
+Config load_config(const std::string& file, std::span<const std::string> sets, const std::string& model) {
   Config config;
+  config.model.name = model;
   if (!file.empty()) {
     read_over(config, read_text_file(file), file);
     const auto folder = std::filesystem::path(file).parent_path();
     make_relative_to(folder, config.data.path);
     for (std::string& path : config.data.schema) make_relative_to(folder, path);
   }
-  for (const auto& set : sets) read_over(config, parse_set(set), "--set " + detail::shortened(set));
+  for (const auto& set : sets) read_over(config, parse_set(set), "--set " + printable(set));
   check_config(config);
   return config;
 }

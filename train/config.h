@@ -82,7 +82,9 @@ struct Config {
 // Reads `file` ("" = none) over the defaults, then each "a.b=value" of `sets`; checks types, names and
 // ranges. A value of `sets` is JSON where it parses as such, a number where it is one (.98, +3), and a plain
 // string otherwise.  Paths in the file are relative to the file's folder, paths in `sets` to the current one.
-Config load_config(const std::string& file, std::span<const std::string> sets);
+// `model` is the name of the model that is meant where neither says one.
+Config load_config(const std::string& file, std::span<const std::string> sets,
+                   const std::string& model = ModelConfig{}.name);
 
 // Throws on a number out of range or an unknown choice, naming the key; load_config() has done it.
 void check_config(const Config& config);

@@ -32,10 +32,15 @@
 namespace mixrec {
 
 struct FitOptions {
-  Config config = {};    // its model section and data.path are only noted in the run folder
+  // Its model section and data.path are only noted in the run folder.  train.threads is the command line's, which
+  // sets it for its process: a program calls set_num_threads().
+  Config config = {};
   std::string out = "";  // run folder (train/run_folder.h); "" leaves nothing on disk
   bool resume = false;   // continue in `out`; the model must be as it was when the run began
   bool quiet = false;    // no progress on stderr
+  // SIGINT and SIGTERM end the run after its step, as the command line does it; otherwise handlers of signals are
+  // left alone.
+  bool stop_on_signals = false;
 };
 
 struct FitResult {

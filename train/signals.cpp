@@ -70,6 +70,6 @@ LostFileSignals::LostFileSignals() {
 
 LostFileSignals::~LostFileSignals() { sigaction(SIGBUS, &before_lost, nullptr); }
 
-int StopSignals::received() { return received_signal; }
+int StopSignals::received() { return installed ? received_signal : 0; }
 
 }  // namespace mixrec

@@ -11,7 +11,7 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // Number of the signal that came, 0 for none.
+  // Number of the signal that came, 0 for none or while nobody catches them.
   static int received();
 
   // 128 + the signal's number, as shells report it: 130 or 143.

@@ -2,7 +2,6 @@
 #include "mixrec/core/copy.h"
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
-#include "mixrec/core/parallel_for.h"
 #include "mixrec/train/check_trainable.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/report.h"
@@ -26,7 +25,6 @@ constexpr const char* kDropoutSeed = "dropout";
 FitResult fit_model(RankingModel& model, const Dataset& data, const FitOptions& options) {
   check_config(options.config);
   std::vector<std::string> notes = check_trainable(data, options.config.train);
-  if (options.config.train.threads > 0) set_num_threads(static_cast<int>(options.config.train.threads));
   const bool fresh = !options.out.empty() && !options.resume;
   const bool existed = std::filesystem::exists(options.out);
   bool created = false;
@@ -95,7 +93,8 @@ void Trainer::make_optimizer() {
 }
 
 FitResult Trainer::run() {
-  const StopSignals signals;
+  std::optional<StopSignals> signals;
+  if (options_.stop_on_signals) signals.emplace();
   if (folder_ && options_.resume && folder_->has_checkpoint()) load();
   if (folder_ && options_.resume) resume_metrics();
   if (folder_) events_.emplace(folder_->path(), state_.step);
@@ -200,7 +199,7 @@ FitResult Trainer::finish() {
 std::string Trainer::result_json(const FitResult& result) const {
   const std::vector<TaskSpec>& tasks = data_.spec().tasks;
   JsonLine line;
-  line.add("model", options_.config.model.name).add("params", result.parameters);
+  line.add("model", model_.name()).add("params", result.parameters);
   line.add("seconds", result.seconds).add("samples_per_second", result.samples_per_second);
   if (!result.test.empty()) line.add_json("test", metrics_json(tasks, result.test));
   if (!result.validation.empty()) line.add_json("validation", metrics_json(tasks, result.validation));
@@ -224,7 +223,7 @@ void Trainer::keep_best() {
   }
   const bool whole_period = phase() != Phase::choosing && config_.refit;
   Scalars scalars = record_.labels();
-  scalars["model"] = options_.config.model.name;
+  scalars["model"] = model_.name();
   scalars["step"] = std::to_string(state_.step);
   scalars["trained_on"] = whole_period ? "whole_period" : "training_part";
   save_tensors(folder_->best_path(), named_tensors(parameters_), scalars);
@@ -285,9 +284,8 @@ void Trainer::announce() {
     progress_.say(concat_message(split_name(split), ": ", count_text(static_cast<double>(stats.rows)),
                                  " rows", days.empty() ? "" : ", " + days));
   }
-  progress_.say(concat_message("model ", options_.config.model.name, ": ",
-                               count_text(static_cast<double>(dense)), " dense parameters, ",
-                               count_text(static_cast<double>(tables)), " in tables"));
+  progress_.say(concat_message("model ", model_.name(), ": ", count_text(static_cast<double>(dense)),
+                               " dense parameters, ", count_text(static_cast<double>(tables)), " in tables"));
   for (const std::string& note : notes_) progress_.say(note);
   if (state_.step > 0) progress_.say(concat_message("resuming after step ", state_.step));
 }
