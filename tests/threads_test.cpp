@@ -84,16 +84,12 @@ TEST_CASE("threads: a batch that cannot be made is an error in its place, and on
     CAPTURE(workers);
     const DataFolder folder;
     const Dataset data = small_data(folder);
-    // Lists of less than no elements: what a damaged file may say.
-    for (const auto& entry : std::filesystem::directory_iterator(data.packed_folder())) {
-      const std::string name = entry.path().filename();
-      if (!name.ends_with(".offsets") || !name.starts_with("feature.")) continue;
-      std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
-      for (uint64_t i = 0; i < entry.file_size() / 8; ++i) {
-        const uint64_t value = 1'000'000 - 1000 * i;
-        file.write(reinterpret_cast<const char*>(&value), sizeof value);
-      }
-    }
+    // Items that are not there: what a damaged file may say.
+    const std::string damaged = data.packed_folder() + "/rows.item";
+    const std::vector<uint32_t> items(std::filesystem::file_size(damaged) / sizeof(uint32_t), 0x7ffffff0);
+    std::fstream(damaged, std::ios::in | std::ios::out | std::ios::binary)
+        .write(reinterpret_cast<const char*>(items.data()),
+               static_cast<std::streamsize>(items.size() * sizeof(uint32_t)));
     const LoaderOptions options{.batch_size = 16, .workers = workers};
     Loader loader(data, Split::train, options);
     const std::string first = message_of([&] { loader.next(); });
