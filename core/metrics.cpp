@@ -1,6 +1,7 @@
 #include "mixrec/core/metrics.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/list_metrics.h"
 
 #include <algorithm>
 #include <bit>
@@ -56,10 +57,27 @@ double auc_of_ordered(const Rows& rows, std::span<const uint32_t> order) {
   return ranks.auc();
 }
 
-GroupedAuc grouped_auc(const Rows& rows, std::span<const uint32_t> order, std::span<const int64_t> groups) {
+// Row numbers group by group, by rising score inside each.
+struct GroupedRows {
+  std::vector<uint32_t> rows;
+  std::vector<size_t> ends;  // of each group
+
+  // f(rows of one group) for every group
+  template <class F>
+  void for_each(F&& f) const {
+    size_t begin = 0;
+    for (const size_t end : ends) {
+      f(std::span(rows).subspan(begin, end - begin));
+      begin = end;
+    }
+  }
+};
+
+GroupedRows group_rows(std::span<const uint32_t> order, std::span<const int64_t> groups) {
   std::unordered_map<int64_t, uint32_t> number;
   std::vector<uint32_t> group_of(groups.size());
-  std::vector<size_t> ends;
+  GroupedRows result;
+  std::vector<size_t>& ends = result.ends;
   for (size_t row = 0; row < groups.size(); ++row) {
     const auto [it, is_new] = number.try_emplace(groups[row], static_cast<uint32_t>(number.size()));
     if (is_new) ends.push_back(0);
@@ -69,27 +87,65 @@ GroupedAuc grouped_auc(const Rows& rows, std::span<const uint32_t> order, std::s
   // A counting sort by group keeps the order by score inside each.
   size_t begin = 0;
   for (size_t& end : ends) begin += std::exchange(end, begin);
-  std::vector<uint32_t> by_group(order.size());
-  for (const uint32_t row : order) by_group[ends[group_of[row]]++] = row;
+  result.rows.resize(order.size());
+  for (const uint32_t row : order) result.rows[ends[group_of[row]]++] = row;
+  return result;
+}
 
+GroupedAuc grouped_auc(const Rows& rows, const GroupedRows& groups) {
   GroupedAuc result;
   double sum = 0, weighted_sum = 0, impressions = 0;
-  begin = 0;
-  for (const size_t end : ends) {
-    const double value = auc_of_ordered(rows, std::span(by_group).subspan(begin, end - begin));
+  groups.for_each([&](std::span<const uint32_t> group) {
+    const double value = auc_of_ordered(rows, group);
     if (std::isnan(value)) {
       ++result.skipped;
-    } else {
-      ++result.used;
-      sum += value;
-      weighted_sum += value * static_cast<double>(end - begin);
-      impressions += static_cast<double>(end - begin);
+      return;
     }
-    begin = end;
-  }
+    const auto size = static_cast<double>(group.size());
+    ++result.used;
+    sum += value;
+    weighted_sum += value * size;
+    impressions += size;
+  });
   result.mean = result.used ? sum / static_cast<double>(result.used) : kNaN;
   result.by_impressions = result.used ? weighted_sum / impressions : kNaN;
   return result;
+}
+
+double list_value(const MetricName& name, std::span<const RankedRow> list) {
+  switch (name.kind) {
+    case MetricKind::ndcg:
+      return list_ndcg(list, name.k);
+    case MetricKind::mrr:
+      return list_mrr(list);
+    default:
+      return list_hit(list, name.k);
+  }
+}
+
+// Fills `means`, which have their names, from the lists of one grouping.
+void list_means(const Rows& rows, const GroupedRows& groups, bool ranked, std::span<ListMean* const> means) {
+  std::vector<double> sums(means.size()), weights(means.size());
+  std::vector<RankedRow> list;
+  groups.for_each([&](std::span<const uint32_t> group) {
+    list.clear();
+    double weight = 0;
+    for (size_t i = group.size(); i-- > 0;) {
+      list.push_back({rows.logits[group[i]], rows.labels[group[i]], rows.positive(group[i])});
+      weight += rows.weight(group[i]);
+    }
+    weight /= static_cast<double>(group.size());
+    for (size_t m = 0; m < means.size(); ++m) {
+      // The grades of NDCG are the labels themselves; nothing has to say which are positive.
+      const bool exists = ranked || means[m]->name.kind == MetricKind::ndcg;
+      const double value = exists ? list_value(means[m]->name, list) : kNaN;
+      ++(std::isnan(value) ? means[m]->skipped : means[m]->used);
+      if (std::isnan(value)) continue;
+      sums[m] += weight * value;
+      weights[m] += weight;
+    }
+  });
+  for (size_t m = 0; m < means.size(); ++m) means[m]->mean = means[m]->used ? sums[m] / weights[m] : kNaN;
 }
 
 GroupedAuc no_groups() { return {kNaN, kNaN, 0, 0}; }
@@ -174,16 +230,18 @@ void BinaryMeter::merge(const BinaryMeter& other) {
   append<int64_t>(requests_, other.requests_);
 }
 
-BinaryMetrics BinaryMeter::compute() const {
+BinaryMetrics BinaryMeter::compute(std::span<const MetricName> lists) const {
   const Rows rows{logits_, labels_, weights_, static_cast<float>(positive_from_.value_or(1))};
   const std::vector<uint32_t> order = order_by_score(rows.logits);
   BinaryMetrics result;
   result.rows = this->rows();
-  double weight = 0, predicted = 0, observed = 0, loss = 0;
+  double weight = 0, predicted = 0, observed = 0, loss = 0, squares = 0, distances = 0;
   for (size_t row = 0; row < rows.size(); ++row) {
-    const double w = rows.weight(row);
+    const double w = rows.weight(row), p = probability(rows.logits[row]), distance = p - rows.labels[row];
     weight += w;
-    predicted += w * probability(rows.logits[row]);
+    predicted += w * p;
+    squares += w * distance * distance;
+    distances += w * std::abs(distance);
     observed += w * rows.labels[row];
     loss += w * log_loss_of(rows.logits[row], rows.labels[row]);
     result.positives += rows.positive(row);
@@ -196,10 +254,23 @@ BinaryMetrics BinaryMeter::compute() const {
   result.log_loss = loss / weight;
   result.normalised_entropy = result.log_loss / entropy;
   result.calibration = observed > 0 ? predicted / observed : kNaN;
+  result.rmse = std::sqrt(squares / weight);
+  result.mae = distances / weight;
   const bool ranked = result.fractional == 0 || positive_from_;
   result.auc = ranked ? auc_of_ordered(rows, order) : kNaN;
-  result.user = ranked && !users_.empty() ? grouped_auc(rows, order, users_) : no_groups();
-  result.request = ranked && !requests_.empty() ? grouped_auc(rows, order, requests_) : no_groups();
+  for (const MetricName& name : lists)
+    if (name.of_lists()) result.lists.push_back({name, kNaN, 0, 0});
+  const auto judge = [&](std::span<const int64_t> groups, bool by_user) {
+    if (groups.empty()) return no_groups();
+    const GroupedRows grouped = group_rows(order, groups);
+    std::vector<ListMean*> means;
+    for (ListMean& list : result.lists)
+      if (list.name.by_user == by_user) means.push_back(&list);
+    list_means(rows, grouped, ranked, means);
+    return ranked ? grouped_auc(rows, grouped) : no_groups();
+  };
+  result.user = judge(users_, true);
+  result.request = judge(requests_, false);
   result.deciles = calibration_bins(rows, order);
   return result;
 }

@@ -1,15 +1,20 @@
-// Metrics of a task with labels y in [0, 1]: ranking (AUC, UAUC), probability (log loss, normalised entropy) and
-// calibration.
+// Metrics of a task with labels y in [0, 1]: ranking (AUC, UAUC, NDCG, MRR, HR), probability (log loss, normalised
+// entropy, RMSE, MAE) and calibration.
 //
 //   AUC   = P(score of a positive > score of a negative), ties count one half; exact, by rank sum
 //   UAUC  = mean over users of the AUC inside the user; users with a single class have none and are skipped
 //   log loss = mean of -y log p - (1 - y) log(1 - p)
 //   NE    = log loss / entropy of the mean label  (He et al., ADKDD 2014, eq 1): below 1 beats the constant
 //   calibration = sum of predicted probabilities / sum of labels
+//   RMSE  = root of the mean of (p - y)^2,  MAE = mean of |p - y|
+//   NDCG@k, MRR, HR@k = mean over requests, or over users, of the value in the list (core/list_metrics.h: ties are
+//           averaged over all their orders); lists without a positive have none and are skipped, not counted as 0
 //
-// With weights w, every pair of a positive i and a negative j counts w_i w_j, every row w_i.  Accumulation is
-// in f64.  A metric that the rows do not determine is NaN.
+// With weights w, every pair of a positive i and a negative j counts w_i w_j, every row w_i, and in NDCG, MRR and HR
+// every list the mean weight of its rows.  Accumulation is in f64.  A metric that the rows do not determine is NaN.
 #pragma once
+
+#include "mixrec/core/metric_name.h"
 
 #include <cstdint>
 #include <limits>
@@ -45,6 +50,13 @@ struct GroupedAuc {
   int64_t used = 0, skipped = 0;
 };
 
+// NDCG@k, MRR or HR@k over lists.
+struct ListMean {
+  MetricName name;
+  double mean = 0;  // over lists that have a value, by the mean weight of their rows; NaN when there is none
+  int64_t used = 0, skipped = 0;
+};
+
 struct CalibrationBin {
   int64_t rows = 0;
   double predicted = 0, observed = 0;  // mean probability and mean label, weighted
@@ -62,6 +74,8 @@ struct BinaryMetrics {
   double log_loss = 0;
   double normalised_entropy = 0;
   double calibration = 0;
+  double rmse = 0, mae = 0;
+  std::vector<ListMean> lists;          // those that were asked for, in that order
   std::vector<CalibrationBin> deciles;  // at most ten, by predicted probability; equal scores share a bin
 };
 
@@ -82,7 +96,9 @@ class BinaryMeter {
   void merge(const BinaryMeter& other);
 
   int64_t rows() const { return static_cast<int64_t>(logits_.size()); }
-  BinaryMetrics compute() const;
+  // All of BinaryMetrics; `lists` says which NDCG, MRR and HR, other names in it are passed over.  The users or requests
+  // that a list metric needs were given, or it is NaN.
+  BinaryMetrics compute(std::span<const MetricName> lists = {}) const;
 
  private:
   std::optional<double> positive_from_;

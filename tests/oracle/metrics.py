@@ -57,8 +57,9 @@ def line(name, seed, rows, users, levels, weighted):
     print(name, seed, rows, users, levels, int(weighted), *(repr(float(v)) for v in values))
 
 
-line("random", 1, 5000, 400, 1000003, False)
-line("tied", 2, 5000, 400, 7, False)
-line("weighted", 3, 5000, 400, 1000003, True)
-line("tied_weighted", 4, 3000, 900, 3, True)
-line("one_user", 5, 200, 1, 50, False)
+if __name__ == "__main__":
+    line("random", 1, 5000, 400, 1000003, False)
+    line("tied", 2, 5000, 400, 7, False)
+    line("weighted", 3, 5000, 400, 1000003, True)
+    line("tied_weighted", 4, 3000, 900, 3, True)
+    line("one_user", 5, 200, 1, 50, False)
