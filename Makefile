@@ -87,7 +87,7 @@ help:
 	@echo "make                 the command line, $(BUILD)/mixrec"
 	@echo "make demo [DATA=DIR] simulate a log (or take yours), train MixFormer, report"
 	@echo "make test            every test;  make asan: the same under sanitizers"
-	@echo "make faults          kills, full disks, limits, damaged files, fuzzing, in minutes;  LONG=--long in hours"
+	@echo "make faults          kills, full disks, limits, damaged files, fuzzing, in minutes;  LONG=--long in hours;  make fuzz-engine: with libFuzzer"
 	@echo "make test-ops OP=softmax   the op table's rows of one op"
 	@echo "make mutants         wrong changes to the library, each of which a test has to see;  MUTANTS='pow*' some of them"
 	@echo "make bench           JSON lines: products, ops, training steps"
@@ -219,6 +219,28 @@ $(fuzz_replay): $(call object,tests/faults/fuzz/replay.cpp tests/faults/fuzz/tar
 	$(call step,$@)
 	$(link)
 fuzz-build: $(fuzz_replay)
+
+# The same targets under libFuzzer: what reads foreign bytes is compiled by clang++ with AddressSanitizer and counters,
+# the rest is the library's.  tests/faults/fuzz.py runs it: MIXREC_FUZZ_SECONDS=60 tests/faults/run.sh fuzz.
+.PHONY: fuzz-engine no-fuzz-engine
+FUZZ_CXX    ?= clang++
+fuzz_engine := $(BUILD)/tests/fuzz_engine
+fuzz_flags  := -fsanitize=fuzzer-no-link,address -O1 -g
+fuzz_readers := $(filter-out data/inspect/% data/simulate/% data/encoders/%,$(filter data/% core/files/% core/hash.cpp core/printable.cpp \
+  train/config.cpp train/serve/score_lines.cpp,$(sources))) tests/faults/fuzz/libfuzzer.cpp tests/faults/fuzz/targets.cpp
+fuzz_objects := $(patsubst %.cpp,$(BUILD)/fuzz/%.o,$(fuzz_readers))
+has_engine = $(shell echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' | \
+  $(FUZZ_CXX) -std=c++20 -fsanitize=fuzzer,address -xc++ - -o $(BUILD)/has_engine >/dev/null 2>&1 && echo 1)
+$(BUILD)/fuzz/%.o: %.cpp $(prepared)
+	$(call step,$< for libFuzzer)
+	$(quiet)mkdir -p $(@D) && $(FUZZ_CXX) $(filter-out -fopenmp,$(CXXFLAGS)) $(fuzz_flags) $(arch) -MMD -MP -c $< -o $@
+$(fuzz_engine): $(fuzz_objects) $(library)
+	$(call step,$@)
+	$(quiet)mkdir -p $(@D) && $(FUZZ_CXX) -fsanitize=fuzzer,address $^ $(filter-out -fopenmp,$(LDFLAGS)) $(LDLIBS) \
+	  -L$(dir $(shell $(CXX) -print-file-name=libgomp.so)) -lgomp -o $@
+no-fuzz-engine:
+	@echo "skipped: $(FUZZ_CXX) or its libFuzzer is not installed: apt-get install clang libclang-rt-14-dev"
+fuzz-engine: $(if $(filter fuzz-engine,$(goals)),$(if $(has_engine),$(fuzz_engine),no-fuzz-engine))
 faults: $(binary) $(fuzz_replay)
 	BUILD=$(abspath $(BUILD)) MIXREC=$(abspath $(binary)) tests/faults/run.sh $(LONG)
 
@@ -348,4 +370,4 @@ format:
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-coverage
 
--include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/obj $(BUILD)/fuzz -name '*.d' 2>/dev/null)

@@ -4,7 +4,7 @@
 //
 // Every file is run as it is, then so many times with a few random bytes flipped, cut out, doubled or taken from
 // another file.  Prints "N inputs, N faults"; a fault is printed with its input, a signal ends the program after its
-// input was left in /tmp/mixrec-fuzz-TARGET.
+// input was left in MIXREC_FUZZ_FOLDER or /tmp, as mixrec-fuzz-TARGET.
 #include "mixrec/tests/faults/fuzz/targets.h"
 
 #include <algorithm>
@@ -69,7 +69,8 @@ int main(int count, char** arguments) {
   }
   if (seeds.empty()) return std::fprintf(stderr, "%s is empty\n", arguments[2]), 2;
   std::mt19937_64 random(count > 4 ? std::strtoull(arguments[4], nullptr, 10) : 1);
-  const std::string newest = std::string("/tmp/mixrec-fuzz-") + target->name;
+  const char* folder = std::getenv("MIXREC_FUZZ_FOLDER");
+  const std::string newest = std::string(folder ? folder : "/tmp") + "/mixrec-fuzz-" + target->name;
   long inputs = 0, faults = 0;
   const auto run = [&](const std::string& input) {
     ++inputs;

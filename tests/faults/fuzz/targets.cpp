@@ -23,9 +23,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A folder of this process, in memory where there is one.
+// MIXREC_FUZZ_FOLDER, which is its maker's to remove, or a folder of this process, in memory where there is one.
 const fs::path& folder() {
-  static const fs::path path = [] {
+  // Never destroyed: it is removed at exit, after static objects.
+  static const fs::path& path = *new fs::path([]() -> fs::path {
+    if (const char* given = std::getenv("MIXREC_FUZZ_FOLDER")) return given;
     const fs::path base = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm" : fs::temp_directory_path();
     const fs::path made = base / ("mixrec-fuzz-" + std::to_string(::getpid()));
     fs::create_directories(made);
@@ -34,7 +36,7 @@ const fs::path& folder() {
       fs::remove_all(folder(), ignored);
     });
     return made;
-  }();
+  }());
   return path;
 }
 
