@@ -2,17 +2,21 @@
 
 Every program runs `mixrec` (MIXREC=PATH, default build/mixrec) as a user would and looks only at what a user sees:
 files, exit codes, stdout, stderr.  It takes --long for the long form and --seed N, and ends with a line
-"N passed, N failed, N skipped"; its exit code is 1 when anything failed.
+"N passed, N failed, N skipped"; its exit code is 1 when anything failed.  However it ends, by an error, Ctrl-C or a
+signal, it leaves no process, mount or folder behind.
 """
 import argparse
+import atexit
 import json
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MIXREC = os.path.abspath(os.environ.get("MIXREC", os.path.join(ROOT, "build", "mixrec")))
@@ -40,12 +44,42 @@ def skip(what):
 
 def end():
     print("{passed} passed, {failed} failed, {skipped} skipped".format(**_counts), flush=True)
-    shutil.rmtree(WORK, ignore_errors=True)
     sys.exit(1 if _counts["failed"] else 0)
 
 
 # In memory where there is such a folder: what is made here is synced file by file.
 WORK = tempfile.mkdtemp(prefix="mixrec-faults-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+
+def _broken(*error):
+    """An error of the program itself counts as a failure and is shown."""
+    check("the program runs to its end", False, "".join(traceback.format_exception(*error)))
+    print("{passed} passed, {failed} failed, {skipped} skipped".format(**_counts), flush=True)
+
+
+def _interrupted(number, _):
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    check(f"not interrupted by signal {number}", False)
+    end()
+
+
+@atexit.register
+def _leave_nothing():
+    with open("/proc/thread-self/children") as children:
+        for child in children.read().split():
+            os.kill(int(child), signal.SIGKILL)
+            os.waitpid(int(child), 0)
+    with open("/proc/self/mounts") as mounts:
+        for place in [line.split()[1] for line in mounts]:
+            if place.startswith(WORK):
+                subprocess.run(["umount", place])
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
+sys.excepthook = _broken
+for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(one, _interrupted)
 
 
 def work(name):
@@ -79,8 +113,6 @@ def mixrec(*args, stdin=None, limits="", timeout=120, env=None, stdout=None):
 def refused(result):
     """An error as it should be: exit code 1 or 2 and one sentence of sane length, no signal."""
     return result.code in (1, 2) and 0 < len(result.err) < 8000
-
-
 
 
 def write_log(folder, rows=480, invert=False):

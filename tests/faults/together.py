@@ -10,7 +10,7 @@ def at_once(*commands):
             for child, (out, err) in [(child, child.communicate()) for child in children]]
 
 
-rounds = 100 if arguments.long else 5
+rounds = 100 if arguments.long else 10
 alone = write_log(work("alone"))
 check("a run alone", train(alone, work("run-alone")).code == 0)
 expected = run_content(work("run-alone"))
