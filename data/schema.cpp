@@ -3,6 +3,8 @@
 #include "mixrec/core/error.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -26,7 +28,7 @@ std::vector<std::string> Schema::source_files() const {
 Schema load_schema(const std::string& path) {
   MR_CHECK(!std::filesystem::is_directory(path), "the schema ", path, " is a folder, a file was expected");
   std::ifstream in(path);
-  MR_CHECK(in, "cannot open the schema ", path);
+  MR_CHECK(in, "cannot open the schema ", path, ": ", std::strerror(errno));
   std::stringstream text;
   text << in.rdbuf();
   return parse_schema(text.str(), path);
@@ -39,9 +41,12 @@ std::vector<std::string> bundled_schemas() {
   std::vector<std::string> found;
   for (const fs::path& base :
        {program / ".." / "examples" / "configs", program / ".." / "share" / "mixrec" / "configs"})
-    for (const auto& entry : fs::recursive_directory_iterator(base, ignored))
-      if (entry.path().filename().string().starts_with("schema") && entry.path().extension() == ".json")
-        found.push_back(fs::canonical(entry.path(), ignored));
+    // What cannot be listed offers no schema.
+    for (fs::recursive_directory_iterator at(base, ignored), end; at != end; at.increment(ignored)) {
+      const fs::path& path = at->path();
+      if (path.filename().string().starts_with("schema") && path.extension() == ".json")
+        found.push_back(fs::canonical(path, ignored));
+    }
   std::sort(found.begin(), found.end());
   return found;
 }

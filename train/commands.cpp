@@ -17,7 +17,9 @@
 #include "mixrec/train/serve/score_lines.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <fstream>
@@ -238,7 +240,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
   const std::string source = arguments.in == "-" ? "/dev/stdin" : arguments.in;
   MR_CHECK(!fs::is_directory(source), source, " is a folder, a file of requests was expected");
   std::ifstream in(source, std::ios::binary);
-  MR_CHECK(in, "cannot open ", source);
+  MR_CHECK(in, "cannot open ", source, ": ", std::strerror(errno));
   MR_CHECK(!fs::is_directory(source), source, " is a folder; --in needs a file");
   int64_t lines = 0;
   if (arguments.out == "-") {

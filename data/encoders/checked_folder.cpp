@@ -5,7 +5,9 @@
 #include "mixrec/data/dictionary.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -41,7 +43,7 @@ void check_file(const std::string& path, const CheckedFile& written) {
 
 CheckedFile describe_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  MR_CHECK(in, "cannot open ", path);
+  MR_CHECK(in, "cannot open ", path, ": ", std::strerror(errno));
   std::vector<char> block(1 << 20);
   CheckedFile file;
   uint64_t hash = 0;

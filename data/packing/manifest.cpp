@@ -4,6 +4,8 @@
 #include "mixrec/data/packing/packed_digests.h"
 #include "mixrec/data/packing/packed_files.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -34,7 +36,7 @@ void write_manifest(const Manifest& manifest, const std::string& path) {
 
 Manifest read_manifest(const std::string& path) {
   std::ifstream in(path);
-  MR_CHECK(in, "cannot open ", path);
+  MR_CHECK(in, "cannot open ", path, ": ", std::strerror(errno));
   try {
     const auto json = nlohmann::json::parse(in);
     Manifest manifest;

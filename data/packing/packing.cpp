@@ -4,8 +4,11 @@
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 
 namespace mixrec::packing {
@@ -266,6 +269,18 @@ int64_t TimeReader::milliseconds(const CsvReader& reader) const { return parse(r
 
 int32_t TimeReader::day(int64_t milliseconds) const {
   return static_cast<int32_t>(day_of(milliseconds + offset_));
+}
+
+std::vector<char> take_file(const std::string& path) {
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  MR_CHECK(in, "cannot open ", path, ": ", std::strerror(errno));
+  std::vector<char> bytes(static_cast<size_t>(in.tellg()));
+  in.seekg(0);
+  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  MR_CHECK(in, "cannot read ", path, ": ", std::strerror(errno));
+  in.close();
+  std::filesystem::remove(path);
+  return bytes;
 }
 
 }  // namespace mixrec::packing

@@ -267,4 +267,7 @@ class TimeReader {
 // allowed.  `key` says where the schema has them.
 void check_times(const TimeColumn& rule, const TimeRange& range, const std::string& key);
 
+// The bytes of a file that packing wrote for itself; the file is removed.
+std::vector<char> take_file(const std::string& path);
+
 }  // namespace mixrec::packing

@@ -10,25 +10,12 @@
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <optional>
 
 namespace mixrec::packing {
 
 namespace {
-
-std::vector<char> take_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary | std::ios::ate);
-  std::vector<char> bytes(static_cast<size_t>(in.tellg()));
-  in.seekg(0);
-  in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  MR_CHECK(in, "cannot read ", path);
-  in.close();
-  std::filesystem::remove(path);
-  return bytes;
-}
 
 // Fixed-size records with a head of type Head.
 template <class Head>
