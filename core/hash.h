@@ -1,7 +1,7 @@
 // XXH64: a fast 64-bit hash that finds damage.  It is no defence against somebody who wants a collision.
 //
 // The algorithm is Yann Collet's (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md): four lanes of 64 bits,
-// 32 bytes a turn, about 10 GB/s on one core.
+// 32 bytes per turn.  tests/bench/hash_bench.cpp measures it; docs/reliability.md has what it gave.
 #pragma once
 
 #include <cstddef>

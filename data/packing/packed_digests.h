@@ -1,8 +1,8 @@
 // Digests of the files of a packed form: `digests` in its folder has a line for each, "hash bytes name", the manifest
 // among them.
 //
-// They are compared whenever a form is opened: every file is read once, which is little beside a pass over the rows.  A
-// file that cannot be trusted is never mapped.
+// They are compared whenever a form is opened: every file is read once.  A file that cannot be trusted is
+// never mapped.
 #pragma once
 
 #include <string>
