@@ -95,6 +95,7 @@ TEST_SUITE("faults") {
     const std::string error = message_of([&] { rows.at(0x7fffffff); });
     check_has(error, "entry 2147483647");
     check_has(error, "rows.item, which has 3");
+    check_has(message_of([&] { rows.at(3); }), "entry 3");
     write_array<float>(folder / "empty", {});
     const MappedArray<float> none(folder / "empty");
     check_has(message_of([&] { none.at(0); }), "entry 0 of an empty file");
