@@ -44,7 +44,7 @@ OpScope::~OpScope() { op_name = outer_; }
 
 void fail(const char* file, int line, const std::string& message) {
   std::string text;
-  const std::string shown = printable(message, kMessageBytes);
+  const std::string shown = printable_message(message);
   if (*op_name) text = concat_message("[", op_name, "] ");
   const std::string_view path = project_path(file);
   if (is_about_user_input(path)) throw Error(text + shown);

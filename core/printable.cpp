@@ -20,16 +20,20 @@ size_t character_bytes(std::string_view text) {
   return wrong ? 0 : bytes;
 }
 
-std::string escaped(std::string_view text) {
+std::string escaped(std::string_view text, bool keep_breaks) {
   constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
   while (!text.empty()) {
-    const size_t bytes = character_bytes(text);
+    const auto first = static_cast<uint8_t>(text.front());
+    // A message is one line, and its reader's terminal obeys nobody's cells.
+    const bool control = (first < 0x20 || first == 0x7F) && !(keep_breaks && first == '\n');
+    const size_t bytes = control ? 0 : character_bytes(text);
     if (bytes > 0) {
       out.append(text.substr(0, bytes));
+    } else if (first == '\n' || first == '\t' || first == '\r') {
+      out.append(1, '\\').append(1, first == '\n' ? 'n' : first == '\t' ? 't' : 'r');
     } else {
-      const auto byte = static_cast<uint8_t>(text.front());
-      out.append("\\x").append(1, kDigits[byte >> 4]).append(1, kDigits[byte & 15]);
+      out.append("\\x").append(1, kDigits[first >> 4]).append(1, kDigits[first & 15]);
     }
     text.remove_prefix(bytes > 0 ? bytes : 1);
   }
@@ -37,6 +41,19 @@ std::string escaped(std::string_view text) {
 }
 
 bool continues(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
+
+std::string shortened(std::string_view text, size_t most, bool keep_breaks) {
+  if (text.size() <= most) return escaped(text, keep_breaks);
+  // The start says what it is, the end often why; no character is cut in two.
+  size_t head = most * 2 / 3, tail = text.size() - most / 3;
+  for (int i = 0; i < 3 && head > 0 && continues(text[head]); ++i) --head;
+  for (int i = 0; i < 3 && tail < text.size() && continues(text[tail]); ++i) ++tail;
+  return escaped(text.substr(0, head), keep_breaks)
+      .append("… (")
+      .append(std::to_string(text.size()))
+      .append(" bytes) …")
+      .append(escaped(text.substr(tail), keep_breaks));
+}
 
 }  // namespace
 
@@ -49,17 +66,7 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
-std::string printable(std::string_view text, size_t most) {
-  if (text.size() <= most) return escaped(text);
-  // The start says what it is, the end often why; no character is cut in two.
-  size_t head = most * 2 / 3, tail = text.size() - most / 3;
-  for (int i = 0; i < 3 && head > 0 && continues(text[head]); ++i) --head;
-  for (int i = 0; i < 3 && tail < text.size() && continues(text[tail]); ++i) ++tail;
-  return escaped(text.substr(0, head))
-      .append("… (")
-      .append(std::to_string(text.size()))
-      .append(" bytes) …")
-      .append(escaped(text.substr(tail)));
-}
+std::string printable(std::string_view text, size_t most) { return shortened(text, most, false); }
+std::string printable_message(std::string_view text) { return shortened(text, kMessageBytes, true); }
 
 }  // namespace mixrec

@@ -40,12 +40,26 @@ bool is_ascii(std::string_view text) {
 
 }  // namespace
 
+namespace {
+
+// Of a number that f64 cannot hold: whether it is too small, as 1e-400 is, and not too large.
+bool nearly_zero(std::string_view number) {
+  const size_t exponent = number.find_first_of("eE");
+  if (exponent != std::string_view::npos && number.substr(exponent + 1).starts_with('-')) return true;
+  const size_t first = number.find_first_not_of("-0.");
+  return exponent == std::string_view::npos && number.find('.') < first;
+}
+
+}  // namespace
+
 bool parse_number(std::string_view text, double& value) {
   while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
   while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
   if (!text.empty() && text.front() == '+') text.remove_prefix(1);
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  return result.ec == std::errc() && result.ptr == text.data() + text.size() && std::isfinite(value);
+  if (result.ptr != text.data() + text.size()) return false;
+  if (result.ec == std::errc::result_out_of_range && nearly_zero(text)) return value = 0, true;
+  return result.ec == std::errc() && std::isfinite(value);
 }
 
 CsvReader::CsvReader(std::string path, CsvFormat format)
@@ -81,6 +95,8 @@ void CsvReader::look_at_beginning() {
       {"PAR1", "a Parquet file; write it as CSV"},
       {"ARROW1", "an Arrow file; write it as CSV"},
       {"SQLite format 3", "a database; write its table as CSV"},
+      {std::string_view("\xff\xfe\0\0", 4), "UTF-32; convert it, for example: iconv -f utf-32 -t utf-8"},
+      {std::string_view("\0\0\xfe\xff", 4), "UTF-32; convert it, for example: iconv -f utf-32 -t utf-8"},
       {"\xff\xfe", "UTF-16; convert it, for example: iconv -f utf-16 -t utf-8"},
       {"\xfe\xff", "UTF-16; convert it, for example: iconv -f utf-16 -t utf-8"},
       {"<!DOCTYPE", "a web page, not a table"},
@@ -91,11 +107,17 @@ void CsvReader::look_at_beginning() {
     const bool json = magic[0] == '{' || magic[0] == '[';
     MR_CHECK(!text.starts_with(magic) || (json && !format_.header), path_, " is ", what);
   }
-  size_t zeros = 0;
+  size_t zeros[2] = {};  // as first or second byte of a pair
   const std::string_view first = text.substr(0, 64);
-  for (size_t i = 0; i + 1 < first.size(); i += 2) zeros += (first[i] == 0) != (first[i + 1] == 0);
-  MR_CHECK(first.size() < 8 || zeros < first.size() / 4, path_,
-           " is UTF-16; convert it, for example: iconv -f utf-16 -t utf-8");
+  for (size_t i = 0; i + 1 < first.size(); i += 2)
+    if ((first[i] == 0) != (first[i + 1] == 0)) ++zeros[first[i] != 0];
+  MR_CHECK(first.size() < 8 || zeros[0] +
+                                   zeros[1]<first.size() / 4, path_,
+                                            " is UTF-16; convert it, for example: iconv -f utf-16", zeros[0]>
+                                       zeros[1]
+               ? "be"
+               : "le",
+           " -t utf-8");
   const size_t carriage = text.find('\r');
   MR_CHECK(carriage + 1 >= text.size() || text.find('\n') != std::string_view::npos, path_,
            " ends its lines with a carriage return alone; convert it, for example: tr '\\r' '\\n'");
@@ -135,7 +157,7 @@ std::string CsvReader::first_line() const {
 std::string CsvReader::other_separator(std::string_view line) const {
   size_t most = 1, cells_now = 1;
   std::string best;
-  for (const std::string separator : {format_.separator.c_str(), ",", ";", "\t", "|", "::"}) {
+  for (const std::string separator : {format_.separator.c_str(), ",", ";", "\t", "|", "::", " "}) {
     size_t cells = 1;
     for (size_t at = 0; (at = line.find(separator, at)) != std::string_view::npos; at += separator.size())
       ++cells;
@@ -200,7 +222,7 @@ double CsvReader::number(size_t column) const {
 
 std::string CsvReader::place() const { return concat_message(name_, ", line ", row_line_); }
 std::string CsvReader::place(size_t column) const {
-  return concat_message(place(), ", column '", columns_[column], "'");
+  return concat_message(place(), ", column '", printable(columns_[column]), "'");
 }
 
 // Appends to the buffer, keeping the unread part; false when nothing more came.

@@ -38,6 +38,8 @@ using NodePtr = std::unique_ptr<Node>;
 const std::vector<std::vector<std::string>> kLevels = {
     {"||"}, {"&&"}, {"<=", ">=", "==", "!=", "<", ">"}, {"+", "-"}, {"*", "/"}};
 
+constexpr size_t kComparisons = 2;  // of those levels
+
 // What a stack of 1 MB holds many times over, and no rule of a person needs.
 constexpr int kMostNested = 100, kMostHeight = 1000;
 
@@ -50,7 +52,7 @@ class Parser {
   NodePtr parse() {
     NodePtr root = level(0);
     skip_spaces();
-    if (at_ < text_.size()) fail("unexpected '" + std::string(text_.substr(at_, 1)) + "'");
+    if (at_ < text_.size()) fail(unexpected());
     return root;
   }
 
@@ -64,6 +66,18 @@ class Parser {
     ~Nesting() { --parser.nested_; }
     Parser& parser;
   };
+
+  // Operators of other languages get the word for them here.
+  std::string unexpected() const {
+    const std::string_view rest = text_.substr(at_);
+    const char* const meant = rest.starts_with("and")   ? "; 'and' is written &&"
+                              : rest.starts_with("or")  ? "; 'or' is written ||"
+                              : rest.starts_with("not") ? "; 'not' is written !"
+                              : rest.starts_with("=")   ? "; equality is written =="
+                              : rest.starts_with("<>")  ? "; inequality is written !="
+                                                        : "";
+    return concat_message("unexpected '", printable(rest.substr(0, 1)), "'", meant);
+  }
 
   [[noreturn]] void fail(const std::string& what) const {
     MR_FAIL("in the expression \"", printable(text_), "\", at character ", at_ + 1, ": ", what);
@@ -83,6 +97,7 @@ class Parser {
   NodePtr level(size_t depth) {
     if (depth == kLevels.size()) return unary();
     NodePtr left = level(depth + 1);
+    bool chained = false;
     while (true) {
       const std::string* taken = nullptr;
       for (const auto& op : kLevels[depth])
@@ -91,6 +106,9 @@ class Parser {
           break;
         }
       if (!taken) return left;
+      if (depth == kComparisons && chained)
+        fail(concat_message("'", *taken, "' after another comparison: write a < b && b < c, or parentheses"));
+      chained = true;
       auto node = std::make_unique<Node>();
       node->kind = Node::Kind::binary;
       node->text = *taken;
@@ -162,7 +180,7 @@ class Parser {
       return node;
     }
     node->text = word([](int c) { return std::isalnum(c) || c == '_' || c == '.' || c >= 128; });
-    if (node->text.empty()) fail(std::string("unexpected '") + first + "'");
+    if (node->text.empty()) fail(unexpected());
     node->kind = Node::Kind::column;
     node->column = bind_(node->text);
     return node;

@@ -150,6 +150,12 @@ std::vector<std::string> JsonObject::keys() {
   return all;
 }
 
+std::vector<std::string> JsonObject::names() {
+  const std::vector<std::string> all = keys();
+  for (const std::string& name : all) MR_CHECK(!name.empty(), place(), ": a name is empty");
+  return all;
+}
+
 void JsonObject::finish() const {
   for (const auto& [key, _] : of(value_.json_).items()) {
     if (asked_.count(key)) continue;

@@ -59,6 +59,8 @@ class JsonObject {
   std::vector<double> numbers(const std::string& key);
   std::vector<std::string> keys();  // in the order of the text; counts as asking for all of them
 
+  std::vector<std::string> names();  // keys, none of which may be empty
+
   // Refuses keys that were not asked for, with the nearest one that was.
   void finish() const;
 

@@ -50,6 +50,7 @@ TimeColumn read_time(JsonObject& in, const std::string& key, const std::string& 
   JsonObject object = value.object();
   TimeColumn time{object.text("column"), object.choice("unit", "s", kUnits),
                   object.text("format", object.has("unit") ? "" : format)};
+  MR_CHECK(!object.has("format") || !time.format.empty(), object.at("format"), ": must not be empty");
   if (!time.format.empty()) {
     MR_CHECK(!object.has("unit"), object.at("unit"), ": a time in a format has no unit");
     check_time_format(time.format, object.at("format"));
@@ -229,11 +230,13 @@ FeatureRule read_feature(const JsonValue& value, FeatureGroup group, int64_t wid
   if (in.has("rate") || in.has("matches")) {
     read_derived(in, feature);
     feature.spec.name = in.text("name");
+    MR_CHECK(!feature.spec.name.empty(), in.at("name"), ": must not be empty");
   } else {
     feature.column = in.text("column");
     place_column(feature, schema, in.place());
     read_encoding(in, feature);
     feature.spec.name = in.text("name", feature.part.empty() ? feature.column : feature.part);
+    MR_CHECK(!feature.spec.name.empty(), in.at("name"), ": must not be empty");
     feature.spec.table = in.text("table", "");
     read_missing(in, feature);
     if (in.has("item_values")) read_item_values(in, feature, schema);
@@ -304,7 +307,7 @@ EventSource read_source(JsonObject in, const Schema& schema) {
   source.where = in.text("where", "");
   if (in.has("signals")) {
     JsonObject signals = in.object("signals");
-    for (const auto& name : signals.keys()) source.signals.push_back(read_signal(signals.value(name), name));
+    for (const auto& name : signals.names()) source.signals.push_back(read_signal(signals.value(name), name));
   }
   in.finish();
   return source;
@@ -374,11 +377,11 @@ Schema parse_schema(const std::string& text, const std::string& called) {
   read_log(in.object("log"), schema);
   if (in.has("tables")) {
     JsonObject tables = in.object("tables");
-    for (const auto& name : tables.keys())
+    for (const auto& name : tables.names())
       schema.tables.push_back(read_table(tables.object(name), name, schema));
   }
   JsonObject tasks = in.object("tasks");
-  for (const auto& name : tasks.keys()) schema.tasks.push_back(read_task(tasks.value(name), name));
+  for (const auto& name : tasks.names()) schema.tasks.push_back(read_task(tasks.value(name), name));
   MR_CHECK(!schema.tasks.empty(), in.at("tasks"), ": needs at least one task");
   JsonObject features = in.object("features");
   for (const auto& [key, group] :
@@ -391,7 +394,7 @@ Schema parse_schema(const std::string& text, const std::string& called) {
   features.finish();
   if (in.has("histories")) {
     JsonObject histories = in.object("histories");
-    for (const auto& name : histories.keys())
+    for (const auto& name : histories.names())
       schema.histories.push_back(read_history(histories.object(name), name, schema, width));
   }
   read_protocol(in, schema);

@@ -21,6 +21,9 @@ SplitRule detail::read_split(JsonObject in) {
              ": give validation_from or validation_days, not both");
     for (const auto* key : {"test_from", "validation_from"})
       if (in.has(key)) parse_day(in.text(key), in.at(key));
+    MR_CHECK(split.test_from.empty() || split.validation_from.empty() ||
+                 parse_day(split.validation_from, "") < parse_day(split.test_from, ""),
+             in.at("validation_from"), ": must lie before test_from, '", split.test_from, "'");
   } else if (by == "fraction" || by == "random") {
     split.by = by == "fraction" ? SplitBy::fraction : SplitBy::random;
     if (by == "random") {

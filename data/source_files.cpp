@@ -3,7 +3,11 @@
 #include "mixrec/core/error.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <map>
+#include <sys/stat.h>
+#include <utility>
 
 namespace mixrec {
 
@@ -21,6 +25,7 @@ void check_source_files(const std::string& folder, const std::vector<std::string
   const fs::path home = fs::canonical(folder);
   constexpr const char* kOption =
       "; \"outside_files\": true in the schema, or --set data.outside=true (--outside), allows that";
+  std::map<std::pair<uintmax_t, uintmax_t>, std::string> known;  // names of the files read so far
   for (const std::string& name : names) {
     const fs::path path = home / name;  // an absolute name replaces the folder
     MR_CHECK(outside || lies_in(path.lexically_normal(), home), "the file '", name,
@@ -35,6 +40,12 @@ void check_source_files(const std::string& folder, const std::vector<std::string
              : fs::is_fifo(real)    ? "a FIFO"
                                     : "a device",
              ", a regular file was expected");
+    // The same rows twice, by another spelling or a link, would be counted twice.
+    struct ::stat there = {};
+    if (::stat(real.c_str(), &there) != 0) continue;
+    const auto [first, is_new] = known.try_emplace({there.st_dev, there.st_ino}, name);
+    MR_CHECK(is_new, "'", first->second, "' and '", name, "' are the same file in ", folder,
+             "; name it once, in the same way everywhere");
   }
 }
 

@@ -15,7 +15,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 [[noreturn]] void fail(const OptionPlace& place, const std::string& message) {
-  throw Error(printable((place.source.empty() ? "" : place.source + ": ") + message, kMessageBytes));
+  throw Error(printable_message((place.source.empty() ? "" : place.source + ": ") + message));
 }
 
 Json parse(const OptionPlace& place, const std::string& text) {

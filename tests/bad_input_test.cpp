@@ -48,6 +48,13 @@ TEST_SUITE("bad input") {
     CHECK(is_utf8("a\xc2\x80"));
   }
 
+  TEST_CASE("control characters are shown, but for the line breaks of a whole message") {
+    CHECK(printable("a\n\tb\r") == "a\\n\\tb\\r");
+    CHECK(printable("\x1b[31mred\x7f") == "\\x1B[31mred\\x7F");
+    CHECK(printable_message("a:\n  b\x1b") == "a:\n  b\\x1B");
+    CHECK(printable(std::string_view("\0", 1)) == "\\x00");
+  }
+
   TEST_CASE("a long value keeps its start and its end, and no character is cut") {
     const std::string shown = printable(repeated("\xe2\x82\xac", 1000));
     CHECK(is_utf8(shown));

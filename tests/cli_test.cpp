@@ -91,6 +91,29 @@ TEST_SUITE("command line") {
     }
   }
 
+  TEST_CASE("words that are no command and no option get the nearest one, numbers below 0 a short sentence") {
+    const auto error = [](std::vector<const char*> arguments) {
+      arguments.insert(arguments.begin(), "mixrec");
+      const Said said = run_cli(arguments);
+      CHECK(said.code == 2);
+      CHECK(said.out.empty());
+      CHECK(longest_line(said.err) <= 100);
+      return said.err;
+    };
+    CHECK(error({"trian"}).starts_with("mixrec: there is no command 'trian'; did you mean train?\n"));
+    CHECK(error({"evel", "run"}).starts_with("mixrec: there is no command 'evel'; did you mean eval?\n"));
+    CHECK(error({"train", "--data", "x", "--sett", "a=1"})
+              .starts_with("mixrec: mixrec train has no option --sett; did you mean --set?\n"));
+    CHECK(error({"score", "--run", "r", "--treads=2"})
+              .starts_with("mixrec: mixrec score has no option --treads; "));
+    CHECK(
+        error({"--verson"}).starts_with("mixrec: mixrec has no option --verson; did you mean --version?\n"));
+    CHECK(holds(error({"eval"}), "run is required"));
+    CHECK(holds(error({"train", "--data", "x", "--seed", "-1"}), "must be at least 0, got -1"));
+    CHECK(holds(error({"verify", "run", "--rows", "0"}), "must be at least 1, got 0"));
+    CHECK(holds(error({"score", "--run", "r", "--cache-mb", "-5"}), "must be at least 0, got -5"));
+  }
+
   TEST_CASE("models is a table for people and lines of JSON for programs") {
     const Said table = run_cli({"mixrec", "models"});
     CHECK(holds(table.out, "mixformer            MixFormer: "));

@@ -132,6 +132,15 @@ TEST_SUITE("data errors") {
     check_starts(error(", \"time\": \"time\"", ""),
                  "s.json.split: a split by date needs log.time or log.date");
     check_has(error("\"tasks\"", "tasks"), "s.json is not valid JSON");
+    check_starts(error("{\"label\":", "{\"\":"), "s.json.tasks: a name is empty");
+    check_starts(error("{\"h\":", "{\"\":"), "s.json.histories: a name is empty");
+    check_starts(error("[\"user\"]", "[{\"column\": \"user\", \"name\": \"\"}]"),
+                 "s.json.features.user[0].name: must not be empty");
+    check_starts(
+        error("\"test_days\": 1", "\"test_from\": \"2022-05-03\", \"validation_from\": \"2022-05-03\""),
+        "s.json.split.validation_from: must lie before test_from");
+    check_starts(error("\"time\": \"time\"", "\"time\": {\"column\": \"time\", \"format\": \"\"}"),
+                 "s.json.log.time.format: must not be empty");
     check_has(open_error(kLog, replaced(kSchema, "label == 1", "label = 1")),
               "in the expression \"label = 1\", at character 7: unexpected '='");
     check_has(open_error(kLog, replaced(kSchema, "label == 1", "labl == 1")),
@@ -163,6 +172,14 @@ TEST_SUITE("data errors") {
     check_has(message_of([&] { value("t < 'b'"); }), "text can only be compared with a column");
     check_has(message_of([&] { value("t + 1"); }), "x.csv, line 2, column 't': 'hi' is not a number");
     check_has(message_of([&] { value("a / 0"); }), "is not a finite number");
+    // (1 < a) < 3 would hold for every a.
+    for (const char* chain : {"1 < a < 3", "a == 2 == 1", "a >= 1 != 0 && a"})
+      check_has(message_of([&] { value(chain); }), "after another comparison: write a < b && b < c");
+    CHECK(value("(1 < a) == 1 && a < 3") == 1);
+    CHECK(value("a < 3 || a < 1") == 1);
+    check_has(message_of([&] { value("a = 2"); }), "unexpected '='; equality is written ==");
+    check_has(message_of([&] { value("a == 2 and a"); }), "'and' is written &&");
+    check_has(message_of([&] { value("a == 2 or a"); }), "'or' is written ||");
   }
 
   TEST_CASE("a reader handles quotes, line ends, long separators and rows longer than its buffer") {

@@ -65,4 +65,25 @@ TEST_SUITE("data inspect") {
     CHECK(std::count(json.begin(), json.end(), '{') == std::count(json.begin(), json.end(), '}'));
     CHECK(json.find("\"both_classes\": 20") != std::string::npos);
   }
+
+  TEST_CASE("labels that take turns with the rows make no column an outcome") {
+    for (const int period : {2, 3}) {
+      const DataFolder folder;
+      std::string text = "user,item,time,fixed,slow,label\n";
+      for (int i = 0; i < 400; ++i)
+        text += std::to_string(i % 7) + "," + std::to_string(i % 5) + "," +
+                std::to_string(86'400 * (i / 40)) + ",show,s" + std::to_string(i / 100) + "," +
+                (i % period == 0 ? "1\n" : "0\n");
+      folder.write("log.csv", text);
+      const Schema schema = parse_schema(R"({
+        "log": {"files": "log.csv", "user": "user", "item": "item",
+                "time": {"column": "time", "years": [1950, 2100]}},
+        "tasks": {"label": "label == 1"}, "features": {"item": ["item"]},
+        "split": {"by": "date", "test_days": 2}})");
+      const InspectReport report = inspect(Dataset::open(schema, folder.path()), folder.path());
+      for (const auto& column : report.columns)
+        if (column.name == "fixed" || column.name == "slow") CHECK(column.auc < 0.6);
+      CHECK(report.text().find("look like outcomes") == std::string::npos);
+    }
+  }
 }

@@ -142,6 +142,7 @@ TEST_SUITE("data reading") {
                "user;item;day;label", R"("separator": ";")"});
     check_has(open_error("user\titem\tday\tlabel\nu\ta\t0\t1\n"), {R"("separator": "\t")"});
     check_has(open_error("user|item|day|label\nu|a|0|1\n"), {R"("separator": "|")"});
+    check_has(open_error("user item day label\nu a 0 1\n"), {R"("separator": " ")"});
     check_has(
         open_error("user,item,day,lable\nu,a,0,1\n"),
         {"has no column 'label'; did you mean 'lable'?", "tasks.label", "4 columns with the separator ','"});
@@ -164,8 +165,12 @@ TEST_SUITE("data reading") {
   TEST_CASE("files that are no delimited text are told what they are") {
     std::string utf16 = "\xff\xfe", big_endian;
     for (const char c : kLog) utf16 += c, utf16 += '\0', big_endian += '\0', big_endian += c;
-    check_has(open_error(utf16), {"log.csv is UTF-16", "iconv"});
-    check_has(open_error(big_endian), {"log.csv is UTF-16", "iconv"});
+    std::string utf32("\xff\xfe\0\0", 4);
+    for (const char c : kLog) utf32.append(1, c).append(3, '\0');
+    check_has(open_error(utf16), {"log.csv is UTF-16", "iconv -f utf-16 "});
+    check_has(open_error(big_endian), {"log.csv is UTF-16", "iconv -f utf-16be"});
+    check_has(open_error(utf16.substr(2)), {"log.csv is UTF-16", "iconv -f utf-16le"});
+    check_has(open_error(utf32), {"log.csv is UTF-32", "iconv -f utf-32"});
     std::string carriage = kLog;
     for (char& c : carriage) c = c == '\n' ? '\r' : c;
     check_has(open_error(carriage), {"ends its lines with a carriage return alone"});
@@ -183,6 +188,20 @@ TEST_SUITE("data reading") {
     check_has(open_error("", small), {"log.csv is empty: it has no row"});
     check_has(open_error("user,item,day,label\n\"u\"x,a,0,1\n"),
               {"line 2: text after a closing quote", R"("quotes": false)"});
+  }
+
+  TEST_CASE("numbers that are too small for f64 are 0, those that are too large are none") {
+    double value = 7;
+    for (const char* text : {"1e-400", "-3.5e-999", "0.0e-400"}) {
+      CHECK(parse_number(text, value));
+      CHECK(value == 0);
+    }
+    CHECK(parse_number("0." + std::string(400, '0') + "1", value));
+    CHECK(value == 0);
+    for (const std::string& text :
+         {std::string("1e400"), "1" + std::string(400, '0'), std::string("1e-400x")})
+      CHECK_FALSE(parse_number(text, value));
+    check_has(open_error("user,item,day,label\nu,\"a\nb\",\"\n\",1\n"), {R"('\n' is no time)"});
   }
 
   TEST_CASE("pipes and folders are no files") {

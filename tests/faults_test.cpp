@@ -178,7 +178,7 @@ TEST_SUITE("faults") {
     write_file(folder / "data/deep/more.csv", "x");
     write_file(folder / "other.csv", "x");
     const auto error = [&](const std::string& name, bool outside = false) {
-      return message_of([&] { check_source_files(folder / "data", {"log.csv", name}, outside); });
+      return message_of([&] { check_source_files(folder / "data", {name}, outside); });
     };
     CHECK(error("deep/more.csv") == "");
     CHECK(error("deep/../log.csv") == "");
@@ -199,6 +199,14 @@ TEST_SUITE("faults") {
     check_has(error("deep"), "is a folder");
     CHECK(error("../other.csv", true) == "");
     CHECK(error("away", true) == "");
+    const auto twice = [&](const std::string& first, const std::string& second) {
+      return message_of([&] { check_source_files(folder / "data", {first, "deep/more.csv", second}, true); });
+    };
+    std::filesystem::create_hard_link(folder / "data/log.csv", folder / "data/hard");
+    for (const char* other : {"./log.csv", "deep/../log.csv", "link", "hard", "up/data/log.csv"})
+      check_has(twice("log.csv", other), "'log.csv' and '" + std::string(other) + "' are the same file");
+    CHECK(twice("log.csv", "away") == "");
+    CHECK(twice("log.csv", "absent.csv") == "");
     check_has(error("/dev/null", true), "is a device");
     check_has(error("pipe", true), "is a FIFO");
   }

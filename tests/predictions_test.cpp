@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 #include <filesystem>
 #include <map>
+#include <sys/stat.h>
 #include <utility>
 
 using namespace mixrec;
@@ -259,5 +260,62 @@ TEST_SUITE("predictions") {
     const ChildResult refused =
         run_mixrec({"train", "--data", folder / "next", "--out", folder / "other"}, folder);
     CHECK(refused.code == 1);
+  }
+
+  TEST_CASE("a path that config.json cannot hold is refused before a run folder is made") {
+    const TemporaryFolder folder;
+    write_data(folder / "d\xff", "user,item,day,click\nu,a,1,1\nu,b,1,0\nu,a,2,1\nu,b,2,0\n",
+               schema_of(R"("time": {"column": "day", "unit": "day"})", R"("click": "click")"));
+    for (const std::string& data : {folder / "d\xff", folder / "absent/\xe9"}) {
+      const ChildResult result = run_mixrec({"train", "--data", data, "--out", folder / "run"}, folder);
+      CHECK(result.code == 1);
+      CHECK_MESSAGE(
+          result.err.find("is not UTF-8, so that a run's config.json cannot hold it") != std::string::npos,
+          result.err);
+      CHECK(!fs::exists(folder / "run"));
+    }
+  }
+
+  TEST_CASE("an output that is an input, a file of the run or a device is refused, and a link stays one") {
+    const TemporaryFolder folder;
+    const std::string log = "user,item,day,click\nu,a,1,1\nu,b,1,0\nu,a,2,1\nu,b,2,0\nu,a,3,1\nu,b,3,0\n";
+    write_data(folder / "log", log,
+               schema_of(R"("time": {"column": "day", "unit": "day"})", R"("click": "click")"));
+    train(folder, folder / "log");
+    fs::create_symlink(folder / "log/log.csv", folder / "link.csv");
+    const std::string config = read_file(folder / "run/config.json"),
+                      schema = read_file(folder / "log/schema.json");
+    write_file(folder / "in.jsonl", "{\"candidates\":[\"a\"]}\n");
+    const auto error = [&](std::vector<std::string> arguments, const std::string& out) {
+      arguments.insert(arguments.end(), {"--out", out});
+      const ChildResult result = run_mixrec(arguments, folder);
+      CHECK(result.code == 1);
+      return result.err;
+    };
+    const std::string run = folder / "run";
+    const auto has = [](const std::string& text, const std::string& part) {
+      CHECK_MESSAGE(text.find(part) != std::string::npos, text);
+    };
+    for (const char* name : {"config.json", "best.safetensors", "encoders/index.json", "../run/run.json"})
+      has(error({"predict", run}, run + "/" + name), "is a file of the run");
+    for (const char* name : {"log/log.csv", "log/schema.json", "link.csv", "run/../log/log.csv"})
+      has(error({"predict", run}, folder / name), "which is read; name another file");
+    has(error({"score", "--run", run, "--in", folder / "in.jsonl"}, folder / "in.jsonl"), "which is read");
+    has(error({"score", "--run", run, "--in", folder / "in.jsonl"}, run + "/metrics.jsonl"),
+        "a file of the run");
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+    has(error({"predict", run}, folder / "pipe"), "is a device or a pipe");
+    CHECK(fs::is_fifo(folder / "pipe"));
+    CHECK(read_file(folder / "log/log.csv") == log);
+    CHECK(read_file(folder / "log/schema.json") == schema);
+    CHECK(read_file(run + "/config.json") == config);
+
+    write_file(folder / "target.csv", "old");
+    fs::create_symlink("target.csv", folder / "to.csv");
+    CHECK(run_mixrec({"predict", run, "--out", folder / "to.csv"}, folder).code == 0);
+    CHECK(fs::is_symlink(folder / "to.csv"));
+    CHECK(read_file(folder / "target.csv").starts_with("row,user,item,time,click\n"));
+    CHECK(run_mixrec({"predict", run, "--out", run + "/predictions.csv"}, folder).code == 0);
+    CHECK(run_mixrec({"predict", run, "--out", run + "/predictions.csv"}, folder).code == 0);
   }
 }

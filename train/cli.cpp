@@ -1,6 +1,8 @@
 #include "mixrec/train/cli.h"
 
+#include "mixrec/core/error.h"
 #include "mixrec/core/parallel_for.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/core/version.h"
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
@@ -9,6 +11,7 @@
 #include "mixrec/train/verify.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -20,6 +23,16 @@ namespace mixrec {
 namespace {
 
 constexpr int kError = 1, kUsage = 2;
+
+// The bounds of the library's own validators are numbers of 300 digits.
+const CLI::Validator kNotNegative(
+    [](const std::string& text) { return text.starts_with('-') ? "must be at least 0, got " + text : ""; },
+    "NONNEGATIVE");
+const CLI::Validator kPositive(
+    [](const std::string& text) {
+      return text.starts_with('-') || text == "0" ? "must be at least 1, got " + text : "";
+    },
+    "POSITIVE");
 
 constexpr const char* kExamples = R"(
 Examples:
@@ -112,7 +125,7 @@ void add_train(CLI::App& app, TrainArguments& to) {
   app.add_option("--out", to.out, "run folder to make; default runs/MODEL-DATE");
   app.add_option("--set", to.sets, "section.key=value over the file; may be repeated")
       ->allow_extra_args(false);
-  app.add_option("--seed", to.seed, "of weights, order and dropout")->check(CLI::NonNegativeNumber);
+  app.add_option("--seed", to.seed, "of weights, order and dropout")->check(kNotNegative);
   app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
       ->check(CLI::Range(1, kMostThreads));
   add_device(app, to.device, to.precision, "the configuration's");
@@ -139,7 +152,7 @@ void add_simulate(CLI::App& app, SimulateOptions& to) {
   app.add_option("--out", to.out, "folder to write")->required();
   app.add_option("--rows", to.rows, "shown candidates")->capture_default_str();
   app.add_flag("--again", to.again, "in the place of a log that was simulated before");
-  app.add_option("--seed", to.seed)->check(CLI::NonNegativeNumber)->capture_default_str();
+  app.add_option("--seed", to.seed)->check(kNotNegative)->capture_default_str();
   app.add_option("--candidates-per-request", to.candidates_per_request)->capture_default_str();
   app.add_option("--users", to.users, "0 = one per 25 rows")->capture_default_str();
   app.add_option("--items", to.items)->capture_default_str();
@@ -172,11 +185,11 @@ void add_score(CLI::App& app, ScoreArguments& to) {
   app.add_option("--threads", to.threads, "default: OMP_NUM_THREADS or all cores")
       ->check(CLI::Range(1, kMostThreads));
   app.add_option("--cache-mb", to.cache_mb, "memory for kept user sides")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kNotNegative)
       ->capture_default_str();
   app.add_option("--graphs", to.graphs,
-                 "on a card: sizes of requests whose work is recorded and kept; 0 = none")
-      ->check(CLI::NonNegativeNumber)
+                 "on a GPU: sizes of requests whose work is recorded and kept; 0 = none")
+      ->check(kNotNegative)
       ->capture_default_str();
   add_device(app, to.device, to.precision, "auto and f32");
   app.footer(R"(
@@ -192,9 +205,7 @@ history that do not lie before the request and were left out, as in training.)")
 
 void add_verify(CLI::App& app, VerifyArguments& to) {
   app.add_option("run", to.run, "run folder")->required();
-  app.add_option("--rows", to.rows, "test rows to compare")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  app.add_option("--rows", to.rows, "test rows to compare")->check(kPositive)->capture_default_str();
   app.add_option("--data", to.data, "another folder with the same schema");
 }
 
@@ -273,6 +284,32 @@ void add_commands(CLI::App& app, Arguments& to) {
   models.add_flag("--json", to.models.json, "as lines of JSON");
 }
 
+// What the first word means that is no command and no option; "" when there is none.
+std::string misspelled(const CLI::App& app, int argc, const char* const* argv) {
+  const auto hint = [](const std::string& nearest) {
+    return nearest.empty() ? std::string() : "; did you mean " + nearest + "?";
+  };
+  const CLI::App* command = nullptr;
+  std::vector<std::string> names;
+  for (const CLI::App* one : app.get_subcommands(nullptr)) {
+    names.push_back(one->get_name());
+    if (names.back() == argv[1]) command = one;
+  }
+  if (!command && *argv[1] != '-')
+    return concat_message("there is no command '", printable(argv[1]), "'",
+                          hint(nearest_name(argv[1], names)));
+  names.clear();
+  for (const CLI::Option* option : (command ? command : &app)->get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  for (int i = command ? 2 : 1; i < argc; ++i) {
+    const std::string word(argv[i], std::strcspn(argv[i], "="));
+    if (!word.starts_with("--") || word == "--" || std::count(names.begin(), names.end(), word)) continue;
+    return concat_message(command ? "mixrec " + command->get_name() : "mixrec", " has no option ",
+                          printable(word), hint(nearest_name(word, names)));
+  }
+  return "";
+}
+
 }  // namespace
 
 int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_models) {
@@ -289,6 +326,11 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    const std::string slip = error.get_exit_code() == 0 ? "" : misspelled(app, argc, argv);
+    if (!slip.empty()) {
+      std::fprintf(stderr, "mixrec: %s\nRun with --help for more information.\n", slip.c_str());
+      return kUsage;
+    }
     return flushed(app.exit(error) == 0 ? 0 : kUsage);
   }
   const std::string chosen = app.get_subcommands().front()->get_name();

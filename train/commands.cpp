@@ -3,6 +3,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
 #include "mixrec/core/parallel_for.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/data/inspect/inspect.h"
 #include "mixrec/models/list.h"
 #include "mixrec/train/device_choice.h"
@@ -10,6 +11,7 @@
 #include "mixrec/train/fit.h"
 #include "mixrec/train/load_model.h"
 #include "mixrec/train/open_data.h"
+#include "mixrec/train/output_file.h"
 #include "mixrec/train/predictions.h"
 #include "mixrec/train/progress.h"
 #include "mixrec/train/report.h"
@@ -38,6 +40,15 @@ void say(const std::string& text) { std::fprintf(stderr, "%s\n", text.c_str()); 
 void make_absolute(DataConfig& data) {
   data.path = fs::absolute(data.path).lexically_normal();
   for (std::string& path : data.schema) path = fs::absolute(path).lexically_normal();
+}
+
+// config.json, which holds them, is JSON.
+void check_paths(const DataConfig& data) {
+  std::vector<std::string> paths = data.schema;
+  paths.push_back(data.path);
+  for (const std::string& path : paths)
+    MR_CHECK(is_utf8(path), "the path '", printable(path),
+             "' is not UTF-8, so that a run's config.json cannot hold it; rename it, or give a link to it");
 }
 
 std::string new_run_name(const std::string& model) {
@@ -69,6 +80,7 @@ Config resolve_config(const TrainArguments& arguments, const std::vector<ModelEn
   if (!arguments.data.empty()) config.data.path = arguments.data;
   MR_CHECK(!config.data.path.empty(), "no data folder is named: give --data or data.path");
   make_absolute(config.data);
+  check_paths(config.data);
   complete_model(config.model, own_models);
   return config;
 }
@@ -215,8 +227,12 @@ int run_eval(const RunArguments& arguments, const std::vector<ModelEntry>& own_m
 
 int run_predict(const RunArguments& arguments, const std::vector<ModelEntry>& own_models) {
   // Before anything is read that may take minutes.
-  MR_CHECK(!fs::is_directory(arguments.out), "--out ", arguments.out, " is a folder; name a file");
+  check_output(arguments.out, arguments.run, {});
   const LoadedRun run = load_run(arguments, own_models);
+  std::vector<std::string> read{run.config.data.path + "/schema.json"};
+  for (const std::string& file : run.data.schema().source_files())
+    read.push_back(fs::path(run.config.data.path) / file);
+  check_output(arguments.out, arguments.run, read);
   const Split split = split_of(arguments.split);
   const int64_t rows = write_predictions(*run.model, run.data, run.config.data.path, split, arguments.out,
                                          {.evaluate = run.options});
@@ -249,6 +265,7 @@ int run_score(const ScoreArguments& arguments, const std::vector<ModelEntry>& ow
       MR_CHECK(std::fflush(stdout) == 0, "cannot write the answers");
     });
   } else {
+    check_output(arguments.out, arguments.run, {source});
     AtomicFile out(arguments.out);
     lines = score_lines(scorer, in, [&](const std::string& text) { out.write(text); });
     out.commit();

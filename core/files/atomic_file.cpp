@@ -13,8 +13,28 @@
 
 namespace mixrec {
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)), temporary_(path_ + ".tmp") {
-  MR_CHECK(!std::filesystem::is_directory(path_), path_, " is a folder, a file to write was expected");
+namespace {
+
+namespace fs = std::filesystem;
+
+// What is to be replaced: behind a link the file that it names, so that the link stays one.
+std::string replaced(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_symlink(fs::symlink_status(path, error))) return path;
+  const fs::path target = fs::weakly_canonical(path, error);
+  MR_CHECK(!error, "cannot write ", path, ": ", error.message());
+  return target;
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::string path) : path_(replaced(path)), temporary_(path_ + ".tmp") {
+  std::error_code ignored;
+  const fs::file_status there = fs::status(path_, ignored);
+  MR_CHECK(!fs::is_directory(there), path_, " is a folder, a file to write was expected");
+  // A rename would put a file into the place of /dev/null.
+  MR_CHECK(!fs::exists(there) || fs::is_regular_file(there), path,
+           " is a device or a pipe, a file to write was expected");
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   MR_CHECK(fd_ >= 0, "cannot write ", temporary_, ": ", std::strerror(errno));
 }

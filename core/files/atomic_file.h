@@ -8,10 +8,11 @@
 namespace mixrec {
 
 // Writes to `path` + ".tmp"; commit() makes it durable and puts it in the place of `path`.  Without a commit
-// (an error, a full disk) the old file stays as it was and the temporary is removed.
+// (an error, a full disk) the old file stays as it was and the temporary is removed.  A link stays one: what it names
+// is replaced.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::string path);  // throws when the temporary cannot be created
+  explicit AtomicFile(std::string path);  // throws for a device, and when it cannot write
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

@@ -1,6 +1,7 @@
 #include "mixrec/data/packing/packing.h"
 
 #include "mixrec/core/error.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/data/time_format.h"
 
 #include <algorithm>
@@ -138,9 +139,10 @@ double Column::missing_number() const {
 
 double Column::number_of_id(std::string_view text) const {
   double value = 0;
-  MR_CHECK(parse_number(text, value), "feature '", rule->spec.name, "': '", text, "' is not a number");
-  MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), "feature '", rule->spec.name, "': '", text,
-           "' is beyond the numbers that a model computes with (3.4e38)");
+  MR_CHECK(parse_number(text, value), "feature '", rule->spec.name, "': '", printable(text),
+           "' is not a number");
+  MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), "feature '", rule->spec.name, "': '",
+           printable(text), "' is beyond the numbers that a model computes with (3.4e38)");
   return value;
 }
 
@@ -148,7 +150,7 @@ double Column::number(const CsvReader& reader, size_t cell) const {
   if (rule->is_missing(reader.cell(cell))) return missing_number();
   const double value = reader.number(cell);
   MR_CHECK(rule->encoding != Encoding::numeric || fits_f32(value), reader.place(cell), ": '",
-           reader.cell(cell), "' is beyond the numbers that a model computes with (3.4e38); ",
+           printable(reader.cell(cell)), "' is beyond the numbers that a model computes with (3.4e38); ",
            "if it stands for a missing value, leave the cell empty");
   return value;
 }
@@ -221,10 +223,11 @@ int64_t TimeReader::parse(std::string_view text, const CsvReader& reader) const 
   int64_t milliseconds = 0;
   double value = 0;
   if (!rule_.format.empty()) {
-    MR_CHECK(parse_time(text, rule_.format, milliseconds), reader.place(cell_), ": '", text,
+    MR_CHECK(parse_time(text, rule_.format, milliseconds), reader.place(cell_), ": '", printable(text),
              "' is no time of the form ", rule_.format);
   } else {
-    MR_CHECK(parse_number(text, value), reader.place(cell_), ": '", text, "' is no time in ", rule_.unit);
+    MR_CHECK(parse_number(text, value), reader.place(cell_), ": '", printable(text), "' is no time in ",
+             rule_.unit);
     if (!to_milliseconds(value, rule_.unit, milliseconds)) refuse(text, value, reader);
   }
   if (milliseconds > latest_) refuse(text, value, reader);
@@ -243,8 +246,8 @@ void TimeReader::refuse(std::string_view text, double value, const CsvReader& re
   if (rule_.format.empty() ? to_milliseconds(value, rule_.unit, milliseconds)
                            : parse_time(text, rule_.format, milliseconds))
     day = day_text(day_of(milliseconds));
-  MR_FAIL(reader.place(cell_), ": '", text, "'", rule_.format.empty() ? " in " + rule_.unit : "", " is ", day,
-          ", outside the years ", first_year(rule_), " to ", last_year(rule_),
+  MR_FAIL(reader.place(cell_), ": '", printable(text), "'", rule_.format.empty() ? " in " + rule_.unit : "",
+          " is ", day, ", outside the years ", first_year(rule_), " to ", last_year(rule_),
           unit.empty() ? "; \"years\" beside the time's column allows others"
                        : "; the time's column needs " + unit);
 }
@@ -259,8 +262,8 @@ void check_times(const TimeColumn& rule, const TimeRange& range, const std::stri
            years, "; with ", unit, " they lie within them");
   // From another beginning, and only if nothing says otherwise.
   const bool own_beginning = all_before && rule.format.empty() && rule.first_year == 0 && range.first >= 0;
-  MR_CHECK(own_beginning, range.first_place, ": '", range.first_text, "' is ", day_text(day_of(range.first)),
-           ", outside ", years,
+  MR_CHECK(own_beginning, range.first_place, ": '", printable(range.first_text), "' is ",
+           day_text(day_of(range.first)), ", outside ", years,
            "; leave rows without a time out by \"where\", or allow other \"years\" beside the ",
            "time's column");
 }

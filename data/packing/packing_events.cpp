@@ -1,5 +1,6 @@
 // The first reading of histories: their files into bucket files of events.
 #include "mixrec/core/error.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/data/packing/packing.h"
 
 #include <algorithm>
@@ -124,7 +125,7 @@ void read_sequences(Packing& packing, const HistoryRule& history, const EventSou
       beside(cells[s], source.signals[s].list_separator.value_or(*source.items_separator),
              [&](size_t at, std::string_view element) {
                double value = 0;
-               MR_CHECK(parse_number(element, value), reader.place(cells[s]), ": '", element,
+               MR_CHECK(parse_number(element, value), reader.place(cells[s]), ": '", printable(element),
                         "' is not a number");
                signals[at][places[s]] = signal_row(value, reader, source.signals[s]);
              });

@@ -1,5 +1,6 @@
 // The first reading: tables into memory, the log into bucket files.
 #include "mixrec/core/error.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/data/packing/packing.h"
 
 #include <algorithm>
@@ -211,7 +212,7 @@ class RowReader {
     if (among(rule.train_values)) return Split::train;
     if (among(rule.validation_values)) return Split::validation;
     MR_CHECK(among(rule.test_values),
-             rule.by == SplitBy::files ? "the log file '" : reader_.place(*split_) + ": '", value,
+             rule.by == SplitBy::files ? "the log file '" : reader_.place(*split_) + ": '", printable(value),
              "' belongs to none of split.train, split.validation and split.test");
     return Split::test;
   }
