@@ -38,7 +38,7 @@ first = train(data, work("whole"), *REFIT)
 whole_seconds = time.time() - start
 check("an uninterrupted run", first.code == 0, first)
 expected = run_content(work("whole"))
-for n in range(60 if arguments.long else 20):
+for n in range(1000 if arguments.long else 20):
     # Every third packs the data too.
     source = write_log(work(f"log{n}")) if n % 3 == 0 else data
     out, killed = killed_run(f"run{n}", source, 1 + n % 4)
