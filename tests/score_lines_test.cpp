@@ -263,10 +263,15 @@ TEST_SUITE("score lines") {
       CHECK(answer(scorer, with) == answer(scorer, without));
     };
     same(R"({"user": "1", "time": null, "candidates": ["i1"]})", R"({"user": "1", "candidates": ["i1"]})");
+    for (const char* missing :
+         {R"("history": null)", R"("values": null)", R"("key": null)", R"("history": {"seen": null})"})
+      same(R"({"user": "1", )" + std::string(missing) + R"(, "candidates": ["i1"]})",
+           R"({"user": "1", "candidates": ["i1"]})");
     same(R"({"user": "1", "history": [{"item": "i1", "time": null, "click": null}], "candidates": ["i1"]})",
          R"({"user": "1", "history": ["i1"], "candidates": ["i1"]})");
     same(R"({"user": "1", "values": {"price": null}, "candidates": ["i1"]})",
          R"({"user": "1", "candidates": ["i1"]})");
+    holds(answer(scorer, R"({"history": {"sene": null}, "candidates": ["i1"]})"), "sene");
     holds(answer(scorer, R"({"candidates": [{"item": "i1", "item": "i2"}]})"), "stands twice");
   }
 }

@@ -87,16 +87,19 @@ LineRequest parse_score_line(const std::string& text, int64_t line, const Featur
   if (given("user")) request.user = id_of(object.value("user"));
   if (given("time")) request.time = value_of(object.value("time"));
   if (given("key")) parsed.key = object.text("key");
-  if (object.has("values")) {
+  if (given("values")) {
     JsonObject values = object.object("values");
     for (const std::string& name : values.keys()) request.values[name] = value_of(values.value(name));
   }
-  if (object.has("history")) {
+  if (given("history")) {
     const JsonValue history = object.value("history");
     if (history.is_object()) {
       JsonObject named = history.object();
-      for (const std::string& name : named.keys())
-        request.histories[name] = events_of(named.value(name), encoder.item_column());
+      for (const std::string& name : named.keys()) {
+        std::vector<Event>& events = request.histories[name];
+        if (const JsonValue of_name = named.value(name); !of_name.is_null())
+          events = events_of(of_name, encoder.item_column());
+      }
     } else {
       request.history = events_of(history, encoder.item_column());
     }
