@@ -17,11 +17,19 @@ namespace autograd {
 namespace {
 
 std::atomic<int64_t> hook_count{0};
+
+// No two elements share memory, as those of a broadcast do.
+bool has_room_for_each(const Tensor& x) {
+  for (int i = 0; i < x.ndim(); ++i)
+    if (x.dim(i) > 1 && x.strides()[i] == 0) return false;
+  return true;
+}
+
 // Adds `grad` to `sum`, in place of whichever nobody else can see.
 void accumulate(Tensor& sum, Tensor grad) {
   if (!sum.defined()) {
     sum = std::move(grad);
-  } else if (sum.sole_owner()) {
+  } else if (sum.sole_owner() && has_room_for_each(sum)) {
     add_into(sum, grad);
   } else if (grad.sole_owner() && grad.is_contiguous()) {
     add_into(grad, sum);

@@ -5,6 +5,7 @@
 #include "mixrec/core/error.h"
 #include "mixrec/nn/linear.h"
 #include "mixrec/ops/embedding.h"
+#include "mixrec/ops/reduce.h"
 #include "mixrec/optim/optimizer.h"
 #include "mixrec/tests/message_of.h"
 
@@ -75,6 +76,20 @@ TEST_CASE("backward: a closure that failed once is refused later, whatever made 
   x.zero_grad();
   left.backward(ones({2}, f64));
   CHECK(values(x.grad()) == Numbers{2, 2});
+}
+
+TEST_CASE(
+    "backward: what is added to the gradient of a sum, all of whose elements are one, keeps each its own") {
+  // d/dx of (Σ h)² - Σ h² with h = 2x: 8 Σ x - 8 x.
+  const Tensor x = Tensor::from({1., 2., 3., 4., 5., 6.}, {3, 2}).requires_grad();
+  const Tensor h = x * 2.0, squares = h * h, total = sum(h, 0);
+  (sum(total * total) - sum(squares)).backward();
+  CHECK(values(x.grad()) == Numbers{64, 80, 48, 64, 32, 48});
+  // The other order of uses, and a broadcast that was asked for.
+  const Tensor y = Tensor::from({1., 2.}, {1, 2}).requires_grad();
+  const Tensor twice = y * 2.0, wide = broadcast_to(twice, {3, 2});
+  (sum(wide * wide) + sum(twice)).backward();
+  CHECK(values(y.grad()) == Numbers{26, 50});
 }
 
 TEST_CASE("backward: one that threw inside checkpoint leaves nothing waiting either") {
