@@ -142,7 +142,14 @@ RequestBatch RequestBatch::to(Device device) const {
   }
   batch.labels = moved(labels, device);
   batch.weights = moved(weights, device);
+  if (device == kCpu) batch.host_offsets.clear();
+  if (device != kCpu && offsets.defined() && offsets.device() == kCpu) batch.keep_offsets_of(*this);
   return batch;
+}
+
+void RequestBatch::keep_offsets_of(const RequestBatch& host) {
+  host_offsets = {host.offsets.clone()};
+  for (const HistoryBatch& history : host.histories) host_offsets.push_back(history.offsets.clone());
 }
 
 RequestBatch RequestBatch::expanded() const {
@@ -155,6 +162,7 @@ RequestBatch RequestBatch::expanded() const {
 
   RequestBatch batch = *this;
   batch.requests = candidates;
+  batch.host_offsets.clear();
   batch.offsets = Tensor::from(starts);
   // R < C here, so the number of rows tells the scope.
   for (auto& column : batch.features)

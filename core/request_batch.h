@@ -32,6 +32,9 @@ struct RequestBatch {
   Tensor offsets;  // i64 [R + 1]: candidates of request r are offsets[r] .. offsets[r + 1]
   std::vector<FeatureColumn> features;  // parallel to FeatureSet::features; rows = R or C by their scope
   std::vector<HistoryBatch> histories;  // parallel to FeatureSet::histories
+  // Of a batch on a device that came from the host: `offsets` and those of each history as the host has them, so that
+  // sizes that depend on them are known without waiting for the device.  Empty otherwise.
+  std::vector<Tensor> host_offsets;
 
   Tensor labels;  // f32 [C, tasks], 0 where the weight is 0; undefined when scoring
   // f32 [C, tasks]: sample weight times label mask (0 = this label does not count)
@@ -49,6 +52,9 @@ struct RequestBatch {
   void validate(const FeatureSet& spec) const;
 
   RequestBatch to(Device device) const;
+
+  // host_offsets of `host`, which this batch is a copy of.
+  void keep_offsets_of(const RequestBatch& host);
 
   // The same candidates as C requests of one candidate each: user features and histories repeated.
   RequestBatch expanded() const;

@@ -57,6 +57,7 @@ class Prefetcher::Uploader {
       x = Tensor::part(storage, at, dense.shape(), x.dtype());
       at += room_for(dense);
     });
+    batch.keep_offsets_of(host);
     const cuda::StreamScope copies(stream_);
     newest_->taken.wait();
     cuda::copy(storage->data(), device_, newest_->data, kCpu, bytes);

@@ -31,6 +31,14 @@ const std::vector<ModelEntry>& model_list() {
       model_entry<LogisticRegressionModel, LogisticRegressionOptions>("logistic_regression",
                                                                       "one weight a feature value"),
       stack_entry("stack", "any sequence module with any interaction module, stacked or in parallel", {}),
+      stack_entry("din", "DIN: a network weighs each event for each candidate, then an MLP",
+                  {.sequence = {"din"}}),
+      stack_entry("dcnv2", "DCN V2: cross layers and a deep tower on features and mean-pooled histories",
+                  {.interaction = {"dcnv2"}}),
+      stack_entry("deepfm", "a factorisation machine and a deep tower on the same embeddings",
+                  {.interaction = {"deepfm"}, .field_width = 16}),
+      stack_entry("fm", "a factorisation machine on features and mean-pooled histories",
+                  {.interaction = {"fm"}, .field_width = 16}),
   };
   return models;
 }

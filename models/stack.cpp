@@ -104,11 +104,11 @@ void Stack::visit(Visitor& v) {
 }
 
 ModelEntry stack_entry(std::string name, std::string help, const StackOptions& defaults) {
-  const auto build = [defaults](const FeatureSet& spec, const std::string& text,
-                                Rng& rng) -> std::unique_ptr<RankingModel> {
+  const auto build = [defaults, name](const FeatureSet& spec, const std::string& text,
+                                      Rng& rng) -> std::unique_ptr<RankingModel> {
     StackOptions options = defaults;
     read_options({"", "model"}, text, options);
-    return std::make_unique<ModelHolder<Stack>>(Stack(spec, options, rng));
+    return std::make_unique<ModelHolder<Stack>>(Stack(spec, options, rng), name);
   };
   return {std::move(name), std::move(help), build, write_options(defaults),
           describe_options("model", defaults)};

@@ -88,6 +88,7 @@ class Inputs {
   const InputShape& shape() const { return shape_; }
   int64_t requests() const { return batch_->requests; }      // R
   int64_t candidates() const { return batch_->candidates; }  // C
+  const RequestBatch& batch() const { return *batch_; }
   const Tensor& offsets() const { return batch_->offsets; }  // i64 [R + 1], of candidates
 
   // [C, flat_width()], or with zeros up to `width`.

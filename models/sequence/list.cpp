@@ -4,11 +4,12 @@
 
 namespace mixrec {
 
+SequenceEntry din_entry();
 SequenceEntry mean_pooling_entry();
 SequenceEntry target_attention_entry();
 
 const std::vector<SequenceEntry>& sequence_list() {
-  static const std::vector<SequenceEntry> list{mean_pooling_entry(), target_attention_entry()};
+  static const std::vector<SequenceEntry> list{din_entry(), mean_pooling_entry(), target_attention_entry()};
   return list;
 }
 
