@@ -7,8 +7,28 @@
 namespace mixrec {
 namespace {
 
+struct Own {
+  std::vector<SequenceEntry> sequences;
+  std::vector<InteractionEntry> interactions;
+};
+Own& own() {
+  static Own modules;
+  return modules;
+}
+
+template <class Entry>
+std::vector<Entry> joined(std::vector<Entry> first, const std::vector<Entry>& then) {
+  first.insert(first.end(), then.begin(), then.end());
+  return first;
+}
+
+const SequenceEntry& sequence_of(const StackOptions& o) {
+  return find_entry<SequenceEntry>("sequence module", o.sequence.name, {&own().sequences, &sequence_list()});
+}
+
 const InteractionEntry& interaction_of(const StackOptions& o) {
-  return find_entry<InteractionEntry>("interaction module", o.interaction.name, {&interaction_list()});
+  return find_entry<InteractionEntry>("interaction module", o.interaction.name,
+                                      {&own().interactions, &interaction_list()});
 }
 
 InputOptions input_options(const FeatureSet& spec, const StackOptions& o) {
@@ -19,6 +39,15 @@ InputOptions input_options(const FeatureSet& spec, const StackOptions& o) {
 }
 
 }  // namespace
+
+OwnModules::OwnModules(std::vector<SequenceEntry> sequences, std::vector<InteractionEntry> interactions) {
+  own() = {std::move(sequences), std::move(interactions)};
+}
+
+OwnModules::~OwnModules() { own() = {}; }
+
+std::vector<SequenceEntry> sequence_modules() { return joined(own().sequences, sequence_list()); }
+std::vector<InteractionEntry> interaction_modules() { return joined(own().interactions, interaction_list()); }
 
 void NamedModule::visit(OptionVisitor& v) {
   const std::string before = name;
@@ -47,11 +76,11 @@ Stack::Stack(const FeatureSet& spec, const StackOptions& o, Rng& rng)
   InputShape shape = input_.shape();
   int64_t beside = 0;
   for (size_t h = 0; o.sequence.name != "none" && h < spec.histories.size(); ++h) {
-    const auto& entry = find_entry<SequenceEntry>("sequence module", o.sequence.name, {&sequence_list()});
-    Encoder encoder{spec.histories[h].name,
-                    entry.build({"", "model.sequence"}, {input_.shape(), h}, o.sequence.options, rng),
-                    {},
-                    0};
+    Encoder encoder{
+        spec.histories[h].name,
+        sequence_of(o).build({"", "model.sequence"}, {input_.shape(), h}, o.sequence.options, rng),
+        {},
+        0};
     encoder.width = encoder.module->width();
     if (stacked_ && shape.field_width > 0 && encoder.width != shape.field_width) {
       encoder.projection.emplace(encoder.width, shape.field_width, rng, LinearOptions{.bias = false});

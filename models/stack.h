@@ -67,6 +67,20 @@ class Stack : public Module {
   std::optional<TaskHeads> heads_;
 };
 
+// Modules of a program's own: while this lives, stacks find them before the bundled ones.  One at a time; made before
+// models are built on other threads (cli() does, train/cli.h).
+class OwnModules {
+ public:
+  OwnModules(std::vector<SequenceEntry> sequences, std::vector<InteractionEntry> interactions);
+  ~OwnModules();
+  OwnModules(const OwnModules&) = delete;
+  OwnModules& operator=(const OwnModules&) = delete;
+};
+
+// Every module that a stack can name, those of the program first.
+std::vector<SequenceEntry> sequence_modules();
+std::vector<InteractionEntry> interaction_modules();
+
 // A stack with other defaults, under a name of its own.
 ModelEntry stack_entry(std::string name, std::string help, const StackOptions& defaults);
 

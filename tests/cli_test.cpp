@@ -124,6 +124,13 @@ TEST_SUITE("command line") {
     CHECK(holds(one.out, "model.dropout = 0.0"));
     CHECK(!holds(one.out, "mixformer"));
     CHECK(run_cli({"mixrec", "models", "--json"}).out.starts_with("{\"name\":\"mixformer\","));
+    CHECK(holds(table.out, "target_attention"));
+    CHECK(holds(table.out, "model.interaction.name"));
+    const Said din = run_cli({"mixrec", "models", "din"});
+    CHECK(holds(din.out, "model.interaction.name"));
+    CHECK(holds(din.out, "model.sequence.softmax = false"));
+    CHECK(holds(run_cli({"mixrec", "models", "--json"}).out, "\"kind\":\"sequence\"}"));
+    CHECK(holds(run_cli({"mixrec", "models", "target_attention"}).out, "model.sequence.width = 32"));
     const Said none = run_cli({"mixrec", "models", "mpl"});
     CHECK(none.code == 1);
     CHECK(none.err.starts_with("mixrec: no model is named 'mpl'; did you mean 'mlp'?"));

@@ -2,6 +2,8 @@
 // tests/oracle/{din,dcnv2,deepfm}_golden.py; and what they share: pairs of events and candidates.
 #include "mixrec/core/error.h"
 #include "mixrec/models/list.h"
+#include "mixrec/models/sequence/mean_pooling.h"
+#include "mixrec/models/stack.h"
 #include "mixrec/nn/pairs.h"
 #include "mixrec/ops/arithmetic.h"
 #include "mixrec/ops/cast.h"
@@ -10,6 +12,7 @@
 #include "mixrec/tests/card.h"
 #include "mixrec/tests/golden.h"
 #include "mixrec/tests/golden_batch.h"
+#include "mixrec/tests/message_of.h"
 #include "mixrec/tests/random_requests.h"
 #include "mixrec/train/serve/recorded_pass.h"
 
@@ -214,6 +217,49 @@ TEST_CASE("pairs: listed or as a grid, every event of a candidate's request and 
       }
     }
   }
+}
+
+namespace {
+
+struct LearnedRow : Module {  // a module that a program might bring: one learned row for every request
+  LearnedRow(const SequenceInput&, const MeanPoolingOptions&, Rng& rng) : row(1, 3, rng) {}
+  Tensor forward(const Inputs& in, Pass&) const {
+    return row.forward(ones({in.requests(), 1}, row.weight.dtype()));
+  }
+  int64_t width() const { return 3; }
+  bool of_request() const { return true; }
+  void visit(Visitor& v) { v.module("row", row); }
+  Linear row;
+};
+
+struct Half : Module {
+  Half(const InteractionInput&, const MeanPoolingOptions&, Rng&) {}
+  Interaction forward(const Inputs& in, Pass&) const { return {.logits = full({in.candidates(), 1}, .5)}; }
+  int64_t width() const { return 0; }
+  void visit(Visitor&) {}
+};
+
+}  // namespace
+
+TEST_CASE("zoo: a program's own modules are found by stacks while it runs, and listed") {
+  const FeatureSet set = mixed_features();
+  const char* options = R"({"sequence": {"name": "learned_row"}, "interaction": {"name": "half"}})";
+  Rng rng(1);
+  {
+    const OwnModules own({sequence_entry<LearnedRow, MeanPoolingOptions>("learned_row", "a row")},
+                         {interaction_entry<Half, MeanPoolingOptions>("half", "even odds")});
+    CHECK(sequence_modules()[0].name == "learned_row");
+    CHECK(interaction_modules()[0].name == "half");
+    const auto model = find_model("stack").build(set, options, rng);
+    Pass pass;
+    CHECK(model->forward(random_requests(set, {2, 1}, {1, 0}, rng), pass).to_vector<float>() ==
+          std::vector<float>(6, .5f));
+    // An alias finds it too.
+    CHECK_NOTHROW(find_model("dcnv2").build(set, R"({"sequence": {"name": "learned_row"}})", rng));
+  }
+  CHECK(sequence_modules().size() == sequence_list().size());
+  CHECK(message_of([&] { find_model("stack").build(set, options, rng); }).find("'half'") !=
+        std::string::npos);
 }
 
 TEST_CASE("zoo: a model is called what the configuration calls it") {

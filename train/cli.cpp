@@ -4,6 +4,7 @@
 #include "mixrec/core/parallel_for.h"
 #include "mixrec/core/printable.h"
 #include "mixrec/core/version.h"
+#include "mixrec/models/stack.h"
 #include "mixrec/train/commands.h"
 #include "mixrec/train/config.h"
 #include "mixrec/train/device_choice.h"
@@ -94,6 +95,7 @@ constexpr const char* kModelsHelp = R"(
 Examples:
   mixrec models                                 every model, one line each, and its options
   mixrec models mixformer                       what each of its options is
+  mixrec models target_attention                the same of a module that stacks are made of
   mixrec models --json                          lines of JSON, for programs)";
 
 std::string train_help() {
@@ -279,8 +281,8 @@ void add_commands(CLI::App& app, Arguments& to) {
   add_data(inspect, to.inspect);
   inspect.add_flag("--json", to.inspect.json, "as JSON");
   add_simulate(command("simulate", "writes a log whose truth is known", ""), to.simulate);
-  CLI::App& models = command("models", "lists the models and their options", kModelsHelp);
-  models.add_option("name", to.models.name, "of one model");
+  CLI::App& models = command("models", "lists models, modules of stacks, and their options", kModelsHelp);
+  models.add_option("name", to.models.name, "of one model or module");
   models.add_flag("--json", to.models.json, "as lines of JSON");
 }
 
@@ -311,6 +313,11 @@ std::string misspelled(const CLI::App& app, int argc, const char* const* argv) {
 }
 
 }  // namespace
+
+int cli(int argc, const char* const* argv, const OwnParts& own) {
+  const OwnModules modules(own.sequences, own.interactions);
+  return cli(argc, argv, own.models);
+}
 
 int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_models) {
   CLI::App app("mixrec: trains ranking models for recommendation on request-level logs.", "mixrec");

@@ -6,6 +6,7 @@
 #include "mixrec/core/printable.h"
 #include "mixrec/data/inspect/inspect.h"
 #include "mixrec/models/list.h"
+#include "mixrec/models/stack.h"
 #include "mixrec/train/device_choice.h"
 #include "mixrec/train/evaluate.h"
 #include "mixrec/train/fit.h"
@@ -178,6 +179,30 @@ std::string options_in_rows(const std::string& option_help) {
   return row.empty() ? rows : rows + row + "\n";
 }
 
+// A line of `mixrec models`.
+struct Listed {
+  std::string kind, name, help, default_options, option_help;
+};
+
+void print_listed(const std::vector<Listed>& shown, const ModelsArguments& arguments) {
+  size_t width = 0;
+  for (const Listed& one : shown) width = std::max(width, one.name.size());
+  std::string kind = "model";
+  for (const Listed& one : shown) {
+    if (arguments.json) {
+      JsonLine line;
+      line.add("name", one.name).add("help", one.help).add_json("options", one.default_options);
+      std::printf("%s\n", line.add("kind", one.kind).text().c_str());
+      continue;
+    }
+    if (one.kind != std::exchange(kind, one.kind))
+      std::printf("\nStacks read %s with one of these, model.%s.name:\n",
+                  one.kind == "sequence" ? "a history" : "features", one.kind.c_str());
+    std::printf("%-*s  %s\n%s", static_cast<int>(width), one.name.c_str(), one.help.c_str(),
+                (arguments.name.empty() ? options_in_rows(one.option_help) : one.option_help).c_str());
+  }
+}
+
 }  // namespace
 
 int run_train(const TrainArguments& arguments, const std::vector<ModelEntry>& own_models) {
@@ -294,23 +319,20 @@ int run_simulate(const SimulateOptions& options) {
 }
 
 int run_models(const ModelsArguments& arguments, const std::vector<ModelEntry>& own_models) {
-  std::vector<ModelEntry> shown = own_models;
-  shown.insert(shown.end(), model_list().begin(), model_list().end());
-  if (!arguments.name.empty()) shown = {find_model(arguments.name, own_models)};
-  size_t width = 0;
-  for (const ModelEntry& entry : shown) width = std::max(width, entry.name.size());
-  for (const ModelEntry& entry : shown) {
-    if (arguments.json) {
-      JsonLine line;
-      line.add("name", entry.name).add("help", entry.help).add_json("options", entry.default_options);
-      std::printf("%s\n", line.text().c_str());
-      continue;
-    }
-    std::printf(
-        "%-*s  %s\n%s", static_cast<int>(width), entry.name.c_str(), entry.help.c_str(),
-        arguments.name.empty() ? options_in_rows(entry.option_help).c_str() : entry.option_help.c_str());
-  }
-  if (!arguments.json && arguments.name.empty())
+  const std::string& wanted = arguments.name;
+  std::vector<Listed> shown;
+  const auto add = [&](const Listed& one) {
+    if (wanted.empty() || one.name == wanted) shown.push_back(one);
+  };
+  for (const ModelEntry& e : own_models) add({"model", e.name, e.help, e.default_options, e.option_help});
+  for (const ModelEntry& e : model_list()) add({"model", e.name, e.help, e.default_options, e.option_help});
+  for (const SequenceEntry& e : sequence_modules())
+    add({"sequence", e.name, e.help, e.default_options, e.describe("model.sequence")});
+  for (const InteractionEntry& e : interaction_modules())
+    add({"interaction", e.name, e.help, e.default_options, e.describe("model.interaction")});
+  if (shown.empty()) find_model(wanted, own_models);  // throws
+  print_listed(shown, arguments);
+  if (!arguments.json && wanted.empty())
     std::printf("\n'mixrec models NAME' explains the options of one; --set model.OPTION=VALUE sets one.\n");
   return 0;
 }
