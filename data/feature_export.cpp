@@ -100,6 +100,9 @@ class Exporter {
       if (table.vocabulary >= 0)
         fs::copy_file(encoders_.vocabulary_file(table),
                       to_ + concat_message("vocabulary.", table.vocabulary, ".txt"));
+    for (size_t f = 0; f < encoders_.features.size(); ++f)
+      if (!encoders_.features[f].item_values.empty())
+        fs::copy_file(Encoders::item_values_file(encoders_.folder, f), Encoders::item_values_file(to_, f));
   }
 
  private:

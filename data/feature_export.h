@@ -3,6 +3,7 @@
 //   index.json           every other file with its bytes, lines and hash
 //   encoders.json        what was counted (data/encoders/encoders.h): table sizes, edges, means and deviations
 //   vocabulary.T.txt     texts of a table's rows 1, 2, …, one a line
+//   item_values.F.txt    what training rows say of items (data/packing/packing_item_values.cpp)
 //   schema.json          the schema: rules of tasks, shares of negatives that training keeps, …
 //   features.json        the same as features and histories are made by it, defaults filled in
 //   users.txt items.txt  their ids, one a line, and

@@ -90,6 +90,34 @@ struct Trained {
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
+// Cells that describe the item of row `l`, most often others than the item's earlier rows have; some are empty.
+std::string described(size_t l) {
+  const std::string n = std::to_string(l % 7);
+  return ",genre " + n + "," + (l % 5 == 0 ? "" : std::to_string(0.1 * static_cast<double>(l % 11))) +
+         ",tag " + n + "|tag " + std::to_string(l % 3) + ",brand " + n + "," + std::to_string(l % 13);
+}
+
+// A log whose rows describe their items, by every encoding.
+std::string described_log(const TemporaryFolder& folder, const std::string& name,
+                          const std::vector<std::string>& lines, const std::string& which) {
+  fs::create_directories(folder / name);
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  write_file(folder / name + "/log.csv", text);
+  std::string schema = small_schema_text(), item = "\"item\": [\"item\"";
+  const std::string kept = R"(, "item_values": ")" + which + "\"}";
+  for (const char* feature : {R"({"column": "genre")", R"({"column": "price", "buckets": [0.25, 0.6])",
+                              R"({"column": "tags", "list": "|")", R"({"column": "brand", "hash": 50)",
+                              R"({"column": "rank", "numeric": "standard")"})
+    item += std::string(", ") + feature + kept;
+  const std::string before = "\"item\": [\"item\"";
+  schema.replace(schema.find(before), before.size(), item);
+  const std::string events = "\"features\": [\"item\"]";
+  schema.replace(schema.find(events), events.size(), "\"features\": [\"item\", \"genre\"]");
+  write_file(folder / name + "/schema.json", schema);
+  return folder / name;
+}
+
 }  // namespace
 
 TEST_SUITE("run binding") {
@@ -118,6 +146,45 @@ TEST_SUITE("run binding") {
       for (const auto& [cells, numbers] : fewer) CHECK(expected.at(cells) == numbers);
       for (const char* name : {"reordered", "renamed", "grown", "thinned"})
         CHECK_FALSE(fs::exists(trained.folder / name + "/.mixrec"));
+    }
+  }
+
+  TEST_CASE("items keep the values that training rows gave them, in whatever data they are met again") {
+    for (const char* which : {"first", "last"}) {
+      CAPTURE(which);
+      const TemporaryFolder folder;
+      const Cache cache(folder);
+      auto lines = lines_of(small_log_text());
+      lines[0] += ",genre,price,tags,brand,rank";
+      for (size_t l = 1; l < lines.size(); ++l) lines[l] += described(l);
+      const std::string data = described_log(folder, "log", lines, which), run = folder / "run";
+      const ChildResult trained = run_mixrec(
+          {"train", "--quiet", "--data", data, "--out", run, "--set", "data.batch_size=64"}, folder);
+      CAPTURE(trained.err);
+      REQUIRE(trained.code == 0);
+      const auto expected = predicted(run, data, folder);
+      REQUIRE(expected.size() == 61);
+      // Users that the run does not know, and the oldest and newest training rows of every item, say otherwise.
+      for (int item = 100; item < 115; ++item)
+        for (const int time : {-1, 6 * 86'400 - 1})
+          lines.push_back("new," + std::to_string(item) + "," + std::to_string(time + 1 + item % 2) +
+                          ",1,0," + (item % 2 ? "genre 1" : "genre 3") + ",77,tag 1|tag 9,brand 3,5");
+      std::reverse(lines.begin() + 1, lines.end());
+      const std::string other = described_log(folder, "other", lines, which);
+      CHECK(predicted(run, other, folder) == expected);
+      // Data of its own encoders would have the other values.
+      CHECK(Dataset::open(other).encoders().features[2].item_values !=
+            Dataset::open(data).encoders().features[2].item_values);
+      // The values are the run's: a changed one is found out.
+      const std::string file = run + "/encoders/item_values.2.txt";
+      const auto labels = check_folder(run + "/encoders", Encoders::kFormat).labels;
+      std::string text = read_file(file);
+      text[text.find("genre ") + 6] = '8';
+      write_file(file, text);
+      write_index(run + "/encoders", Encoders::kFormat, labels);
+      const ChildResult refused = run_mixrec({"eval", run}, folder);
+      CHECK(refused.code == 1);
+      CHECK(holds(refused.err, file + " has been changed"));
     }
   }
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 namespace mixrec {
@@ -14,10 +15,12 @@ using Json = nlohmann::ordered_json;
 
 static void to_json(Json& to, const Encoders::Feature& from) {
   to = {{"name", from.name}, {"numbers", from.numbers}, {"unknown", from.unknown}};
+  if (!from.item_values.empty()) to["item_values"] = from.item_values;
 }
 static void from_json(const Json& from, Encoders::Feature& to) {
   from.at("name").get_to(to.name), from.at("numbers").get_to(to.numbers);
   from.at("unknown").get_to(to.unknown);
+  to.item_values = from.value("item_values", "");
 }
 static void to_json(Json& to, const Encoders::Table& from) {
   to = {{"name", from.name},
@@ -39,6 +42,7 @@ static void from_json(const Json& from, Encoders::Beginning& to) {
 namespace {
 
 std::string file_name(int64_t vocabulary) { return concat_message("vocabulary.", vocabulary, ".txt"); }
+std::string item_values_name(size_t feature) { return concat_message("item_values.", feature, ".txt"); }
 
 template <class All>
 auto find_named(const All& all, const std::string& name) -> decltype(all.data()) {
@@ -88,8 +92,15 @@ Dictionary Encoders::vocabulary(const Table& table) const {
   return texts;
 }
 
+std::string Encoders::item_values_file(const std::string& folder, size_t feature) {
+  return folder + "/" + item_values_name(feature);
+}
+
 void write_encoders(Encoders& encoders, const std::string& folder) {
   encoders.folder = folder;
+  for (size_t f = 0; f < encoders.features.size(); ++f)
+    if (const std::string path = Encoders::item_values_file(folder, f); std::filesystem::exists(path))
+      encoders.features[f].item_values = describe_file(path).hash;
   Json json;
   json["format"] = encoders.format;
   json["features"] = encoders.features;
@@ -126,12 +137,20 @@ Encoders read_encoders(const std::string& folder) {
     MR_FAIL(path, " is damaged: ", error.what());
   }
   check_sizes(encoders, index, path);
-  // An edited vocabulary is found out even beside an index that was made to fit.
+  // An edited file is found out even beside an index that was made to fit.
+  const auto check_named = [&](const std::string& file, bool fits) {
+    if (!fits)
+      MR_FAIL(folder, "/", file, " has been changed: it is not the file that encoders.json speaks of");
+  };
   for (size_t t = 0, v = 0; t < encoders.tables.size(); ++t) {
     if (encoders.tables[t].vocabulary < 0) continue;
     const std::string file = file_name(encoders.tables[t].vocabulary);
-    if (v >= hashes.size() || index.files.at(file).hash != hashes[v++])
-      MR_FAIL(folder, "/", file, " has been changed: it is not the file that encoders.json speaks of");
+    check_named(file, v < hashes.size() && index.files.at(file).hash == hashes[v]);
+    ++v;
+  }
+  for (size_t f = 0; f < encoders.features.size(); ++f) {
+    const std::string file = item_values_name(f), &hash = encoders.features[f].item_values;
+    if (!hash.empty()) check_named(file, index.files.contains(file) && index.files.at(file).hash == hash);
   }
   encoders.folder = folder;
   encoders.id = hash_of(text);
@@ -149,6 +168,11 @@ std::string escaped_line(std::string_view text) {
 
 Dictionary parse_lines(std::string_view lines) {
   Dictionary texts;
+  for_each_line(lines, [&](const std::string& text) { texts.add(text); });
+  return texts;
+}
+
+void for_each_line(std::string_view lines, const std::function<void(const std::string&)>& take) {
   std::string text;
   while (!lines.empty()) {
     const std::string_view line = lines.substr(0, lines.find('\n'));
@@ -159,9 +183,8 @@ Dictionary parse_lines(std::string_view lines) {
       if (escape) ++i;
       text += escape && line[i] == 'n' ? '\n' : line[i];
     }
-    texts.add(text);
+    take(text);
   }
-  return texts;
 }
 
 }  // namespace mixrec

@@ -1,18 +1,20 @@
 // What turns values into a model's inputs and was learned from the data that it was trained on: vocabularies, edges,
-// means and deviations, smoothing of rates, sizes of tables, and where the parts of the log begin.
+// means and deviations, smoothing of rates, sizes of tables, what training rows say of items ("item_values"), and where
+// the parts of the log begin.
 //
 // A packed form holds the encoders that were counted while it was made (PACKED/encoders); a run holds a copy.  Other
 // data is packed with them:
 //
 //   Dataset::open(schema, "next-week", {.encoders = "runs/a/encoders"});
 //
-// Then values that are not in a vocabulary read as row 0, numbers are standardised with the same moments, and every
-// table has the size that the model was built for.
+// Then values that are not in a vocabulary read as row 0, numbers are standardised with the same moments, every table has
+// the size that the model was built for, and items have the "item_values" of then.
 #pragma once
 
 #include "mixrec/data/dictionary.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,6 +31,8 @@ struct Encoders {
     // Bucket edges; or mean and deviation; rates: and the logit of an unknown value, and the share that smooths.
     std::vector<double> numbers;
     double unknown = 0;  // share of its values in the training part that have no row of their own
+    std::string
+        item_values;  // hash of the file of its "item_values"; "": it has none, or an earlier release wrote it
   };
   struct Table {
     std::string name;
@@ -57,9 +61,12 @@ struct Encoders {
   // Texts of the rows 1, 2, … of a table.  Throws when its file is not as it was when the encoders were read.
   Dictionary vocabulary(const Table& table) const;
   std::string vocabulary_file(const Table& table) const;
+  // Of the feature with this number; data/packing/packing_item_values.cpp says what is in it.
+  static std::string item_values_file(const std::string& folder, size_t feature);
 };
 
-// Writes encoders.json and the index beside the vocabularies, which lie in `folder` already; sets id and folder.
+// Writes encoders.json and the index beside vocabularies and item values, which lie in `folder` already; sets id, folder
+// and the hashes of item values.
 void write_encoders(Encoders& encoders, const std::string& folder);
 
 // Reads and checks the encoders of a packed form or a run.  Throws, naming the file, when one is damaged or was
@@ -69,5 +76,6 @@ Encoders read_encoders(const std::string& folder);
 // Texts, one a line; line breaks and backslashes inside are escaped.
 std::string escaped_line(std::string_view text);
 Dictionary parse_lines(std::string_view lines);
+void for_each_line(std::string_view lines, const std::function<void(const std::string&)>& take);
 
 }  // namespace mixrec

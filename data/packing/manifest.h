@@ -45,7 +45,7 @@ struct SplitStats {
 };
 
 struct Manifest {
-  static constexpr int kVersion = 5;
+  static constexpr int kVersion = 6;
 
   std::string packed_key;
   Fingerprint content;          // of the files it was made from

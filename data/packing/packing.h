@@ -218,6 +218,11 @@ void read_events(Packing& packing);
 void group(Packing& packing);
 void encode(Packing& packing);
 
+// The values of items that feature f's training rows gave: keeps them beside the encoders, or takes the given ones, and
+// then items that these do not know have none.
+void write_item_values(Packing& packing, size_t f);
+void take_item_values(Packing& packing, size_t f);
+
 // Edges that cut the training rows into equal shares. Equal values never part: where a share ends inside a value, the
 // cut goes before or after it, to the nearer side, so there may be fewer edges, but one at least when values differ.
 std::vector<double> quantile_edges(std::vector<std::pair<double, uint64_t>> counted, int64_t buckets);

@@ -79,8 +79,8 @@ class Encoder {
     packing_.user_rows.resize(packing_.users.size());
     packing_.item_rows.resize(packing_.items.size());
     packing_.item_events.resize(packing_.items.size());
-    for (size_t f = 0; f < packing_.columns.size(); ++f) complete(f);
     if (!packing_.given) std::filesystem::create_directory(packing_.out_path("encoders"));
+    for (size_t f = 0; f < packing_.columns.size(); ++f) complete(f);
     packing_.given ? take_vocabularies() : fit_vocabularies();
     packing_.manifest.feature_rows.assign(packing_.columns.size(), 0);
     // Rates first: they group by dictionary numbers, which lists give up for rows of their table.
@@ -104,6 +104,10 @@ class Encoder {
     kept =
         packing_.given ? packing_.given->find_feature(packing_.columns[f].rule->spec.name)->numbers : count();
     return kept;
+  }
+
+  void keep_item_values(size_t f) {
+    packing_.given ? take_item_values(packing_, f) : write_item_values(packing_, f);
   }
 
   void keep_encoders() {
@@ -165,11 +169,13 @@ class Encoder {
         if (!column.of_entity) column.side_numbers.resize(entities.size(), column.missing_number());
         for (uint32_t e = 0; column.of_entity && e < entities.size(); ++e)
           column.side_numbers.push_back(column.number_of_id(entities.text(e)));
+        if (column.from_log) keep_item_values(f);
         return;
       }
       if (!column.of_entity) column.side.resize(entities.size(), column.missing_id());
       for (uint32_t e = 0; column.of_entity && e < entities.size(); ++e)
         column.side.push_back(column.values == &entities ? e : column.id_of(std::string(entities.text(e))));
+      if (column.from_log) keep_item_values(f);
     }
     if (!column.is_list()) return;
     Lists& lists = lists_[f];
