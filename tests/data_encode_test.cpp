@@ -207,6 +207,43 @@ TEST_SUITE("data encodings") {
     CHECK(data.spec().features[feature(data, "mt")].rows == 4);
   }
 
+  TEST_CASE("an empty cell in a mask or a weight means that the label does not count; a text is an error") {
+    DataFolder folder;
+    const auto write = [&](const std::string& cell) {
+      std::string text = "user,item,day,x,label\n";
+      for (int day = 0; day < 8; ++day)
+        text += "u,i," + std::to_string(day) + "," + (day % 3 == 1 ? cell : std::to_string(day)) + ",1\n";
+      folder.write("log.csv", text);
+    };
+    for (const char* key : {"where", "weight", "log weight"}) {
+      CAPTURE(key);
+      Small small;
+      const std::string in_log = R"(, "weight": "x + 1")";
+      const std::string rule = key == std::string("where") ? "x >= 0" : "x + 1";
+      if (key == std::string("log weight")) small.log_options += in_log;
+      small.tasks =
+          R"("click": {"label": "label")" +
+          (key == std::string("log weight") ? "" : std::string(", \"") + key + "\": \"" + rule + "\"") +
+          R"(}, "other": {"label": "label"})";
+      write("");
+      const Dataset data = small.open(folder);
+      const RequestBatch all = all_rows(data, Split::all);
+      const std::vector<float> weights = all.weights.to_vector();
+      REQUIRE(weights.size() == 16);
+      for (size_t day = 0; day < 8; ++day) {
+        const float counted = key == std::string("where") ? 1 : static_cast<float>(day + 1);
+        CHECK(weights[2 * day] == (day % 3 == 1 ? 0 : counted));
+        CHECK(weights[2 * day + 1] == (key != std::string("log weight") ? 1 : day % 3 == 1 ? 0 : counted));
+      }
+      CHECK(data.stats(Split::all).tasks[0].rows == 5);
+      write("much");
+      const std::string said = message_of([&] { small.open(folder); });
+      INFO(said);
+      CHECK(said.starts_with("log.csv, line 3"));
+      CHECK(said.find("'much'") != std::string::npos);
+    }
+  }
+
   TEST_CASE("masks, weights and several tasks; tasks can be chosen") {
     DataFolder folder;
     folder.write("log.csv", days({"1", "2", "3", "4", "5", "6", "7", "8", "9", "10"}));

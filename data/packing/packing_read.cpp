@@ -184,15 +184,16 @@ class RowReader {
     for (size_t t = 0; t < tasks_.size(); ++t) {
       if (!tasks_[t]) continue;
       const Task& task = *tasks_[t];
-      if (task.mask && (*task.mask)(reader_) == 0) continue;
-      // An empty cell is no label: the row stays, its weight is 0.
+      // An empty cell in any of them is no label: the row stays, its weight is 0.
+      if (task.mask && task.mask->value_or_missing(reader_).value_or(0) == 0) continue;
       const std::optional<double> value = task.label.value_or_missing(reader_);
-      if (!value) continue;
+      const std::optional<double> of_row = weight_ ? weight_->value_or_missing(reader_) : 1;
+      const std::optional<double> of_task = task.weight ? task.weight->value_or_missing(reader_) : 1;
+      if (!value || !of_row || !of_task) continue;
       MR_CHECK(*value >= 0 && *value <= 1, reader_.place(), ": the label '", task.name, "' is ", *value,
                "; it must lie between 0 and 1");
       label[t] = static_cast<float>(*value);
-      weight[t] = sample_weight(weight_ ? (*weight_)(reader_) : 1, task.weight ? (*task.weight)(reader_) : 1,
-                                reader_, task.name);
+      weight[t] = sample_weight(*of_row, *of_task, reader_, task.name);
     }
   }
 
