@@ -6,6 +6,7 @@
 #include "mixrec/data/packing/packed_digests.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 
 namespace mixrec {
@@ -48,6 +49,38 @@ void check_size(const PackedData& data, const MappedArray<T>& array, int64_t siz
   MR_CHECK(static_cast<int64_t>(array.size()) == size, data.folder, "/", file, " is damaged: it has ",
            array.size(), " entries where ", size,
            " are expected; remove the folder to prepare the data again");
+}
+
+// The manifest says of each feature, history and task what the schema and the encoders have: also one that was edited
+// and got a new digest.
+void check_manifest(const PackedData& data) {
+  const Manifest& manifest = data.manifest;
+  const Schema& schema = data.schema;
+  const auto check = [&](bool fits, const auto&... what) {
+    MR_CHECK(fits, data.folder, "/manifest.json is damaged: ", concat_message(what...),
+             "; remove the folder to prepare the data again");
+  };
+  const auto check_length = [&](size_t length, size_t expected, const std::string& list, const char* of) {
+    check(length == expected, list, " has ", length, " entries where the schema has ", expected, " ", of);
+  };
+  check_length(manifest.feature_rows.size(), schema.features.size(), "feature_rows", "features");
+  check_length(manifest.signal_rows.size(), schema.histories.size(), "signal_rows", "histories");
+  check_length(manifest.event_counts.size(), schema.histories.size(), "event_counts", "histories");
+  for (size_t h = 0; h < schema.histories.size(); ++h)
+    check_length(manifest.signal_rows[h].size(), schema.histories[h].signals.size(),
+                 concat_message("signal_rows[", h, "]"), "signals");
+  for (size_t s = 0; s < std::size(manifest.splits); ++s)
+    check_length(manifest.splits[s].tasks.size(), schema.tasks.size(),
+                 concat_message("splits[", s, "].tasks"), "tasks");
+  const Encoders& encoders = data.form.encoders;
+  check(manifest.signal_rows == encoders.signal_rows, "signal_rows is not as its encoders have it");
+  for (size_t f = 0; f < schema.features.size(); ++f) {
+    const FeatureSpec& spec = schema.features[f].spec;
+    const Encoders::Table* table = encoders.find_table(spec.table_name());
+    const int64_t rows = spec.kind == FeatureKind::numeric ? 0 : table ? table->rows : -1;
+    check(rows < 0 || manifest.feature_rows[f] == rows, "feature_rows gives '", spec.name, "' ",
+          manifest.feature_rows[f], " rows, its encoders ", rows);
+  }
 }
 
 void check_sizes(const PackedData& data) {
@@ -156,6 +189,7 @@ Dataset Dataset::open(const Schema& schema, const std::string& folder, const Pre
   check_packed_files(data->folder);
   const std::string base = data->folder + "/";
   data->manifest = read_manifest(base + "manifest.json");
+  check_manifest(*data);
   data->row_item = MappedArray<uint32_t>(base + "rows.item");
   data->row_request = MappedArray<uint32_t>(base + "rows.request");
   data->row_number = MappedArray<int64_t>(base + "rows.number");

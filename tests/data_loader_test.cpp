@@ -1,6 +1,8 @@
 // Packed forms are made once and never half; loaders give the same batches whatever the threads.
 #include "mixrec/core/error.h"
+#include "mixrec/core/files/atomic_file.h"
 #include "mixrec/data/loader.h"
+#include "mixrec/data/packing/packed_digests.h"
 #include "mixrec/data/packing/packed_files.h"
 #include "mixrec/tests/data_files.h"
 #include "mixrec/tests/skip.h"
@@ -9,6 +11,7 @@
 #include <csignal>
 #include <doctest/doctest.h>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <string>
@@ -256,6 +259,42 @@ TEST_SUITE("data loader") {
     CHECK(message_of([&] {
             full.close(false);
           }).starts_with("cannot write /dev/full: No space left on device"));
+  }
+
+  TEST_CASE("a manifest whose lists are not the schema's is refused, with a digest that fits it too") {
+    DataFolder folder;
+    folder.write("log.csv", random_log(500));
+    const std::string packed = open(folder).packed_folder(), path = packed + "/manifest.json";
+    const auto written = nlohmann::json::parse(read_text_file(path));
+    const auto write_digests = [&] {
+      std::filesystem::remove(packed + "/digests");  // it does not vouch for itself
+      write_packed_digests(packed);
+    };
+    for (const char* list : {"/feature_rows", "/signal_rows", "/signal_rows/0", "/event_counts",
+                             "/splits/0/tasks", "/splits/2/tasks"}) {
+      CAPTURE(list);
+      const nlohmann::json::json_pointer place(list);
+      for (const bool longer : {false, true}) {
+        nlohmann::json edited = written;
+        auto& entries = edited.at(place);
+        REQUIRE(!entries.empty());
+        longer ? entries.push_back(entries.back()) : entries.erase(entries.size() - 1);
+        write_file_atomically(path, edited.dump(1) + "\n");
+        write_digests();
+        const std::string said = message_of([&] { open(folder); });
+        INFO(said);
+        CHECK(said.starts_with(path + " is damaged: "));
+        CHECK(said.find("where the schema has") != std::string::npos);
+      }
+    }
+    nlohmann::json edited = written;
+    edited.at("feature_rows").at(0) = edited.at("feature_rows").at(0).get<int64_t>() - 1;
+    write_file_atomically(path, edited.dump(1) + "\n");
+    write_digests();
+    CHECK(message_of([&] { open(folder); }).find("its encoders ") != std::string::npos);
+    write_file_atomically(path, written.dump(1) + "\n");
+    write_digests();
+    CHECK(open(folder).stats(Split::all).rows == 500);
   }
 
   TEST_CASE("a prepare that is killed leaves no packed form, and the next one cleans up") {
