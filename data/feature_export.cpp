@@ -203,7 +203,7 @@ Encoders encoders_of_format_1(const std::string& folder) {
   encoders.format = 1;
   for (const ExportedFeature& feature : features.features) {
     const FeatureSpec& spec = feature.rule.spec;
-    encoders.features.push_back({spec.name, feature.numbers, 0});
+    encoders.features.push_back({spec.name, feature.numbers, 0, ""});
     if (spec.rows == 0 || encoders.find_table(spec.table_name())) continue;
     int64_t known = spec.rows;
     if (feature.vocabulary >= 0)
