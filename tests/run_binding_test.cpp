@@ -309,6 +309,87 @@ TEST_SUITE("run binding") {
     CHECK(holds(trained.refusal({"eval", trained.run}), "config.json has been changed since the run began"));
   }
 
+  TEST_CASE("every file of a run says which run it is of, and a resume looks") {
+    Trained trained;
+    const auto labels = check_folder(trained.run + "/encoders", Encoders::kFormat).labels;
+    const std::string said =
+        "\"format\":2,\"run\":\"" + labels.at("run") + "\",\"config\":\"" + labels.at("config") + "\"}";
+    CHECK(lines_of(read_file(trained.run + "/metrics.jsonl"))[0] == "{" + said);
+    CHECK(read_file(trained.run + "/result.json").ends_with("," + said + "\n"));
+    int events = 0;
+    for (const auto& entry : fs::directory_iterator(trained.run))
+      if (entry.path().filename().string().starts_with("events.")) {
+        ++events;
+        CHECK(holds(read_file(entry.path()), said));
+      }
+    CHECK(events == 1);
+    trained.train(trained.folder / "other", "mlp", 2);
+    const std::string run = trained.folder / "mixed";
+    for (const std::string file : {"metrics.jsonl", "result.json"})
+      for (const std::string change : {"run", "config", "nothing"}) {
+        CAPTURE(file);
+        CAPTURE(change);
+        fs::remove_all(run);
+        fs::copy(trained.run, run, fs::copy_options::recursive);
+        std::string text = read_file(trained.folder / "other/" + file);
+        if (change == "config") {  // of this run, but for the hash
+          text = read_file(run + "/" + file);
+          text.replace(text.find(labels.at("config")), 1, "x");
+        }
+        if (change == "nothing") text = "{\"step\":1}\n";
+        write_file(run + "/" + file, text);
+        if (file == "metrics.jsonl") fs::remove(run + "/result.json");
+        const std::string refused = trained.refusal({"train", "--out", run, "--resume"});
+        CAPTURE(refused);
+        CHECK(holds(refused, run + "/" + file));
+        CHECK(holds(refused, change == "run"      ? "belongs to another run"
+                             : change == "config" ? "was made with another configuration"
+                                                  : "does not say which run it belongs to"));
+        CHECK(read_file(run + "/" + file) == text);
+      }
+    // Lost lines keep nobody from going on, and what is written anew says whose it is.
+    fs::remove_all(run);
+    fs::copy(trained.run, run, fs::copy_options::recursive);
+    fs::remove(run + "/metrics.jsonl"), fs::remove(run + "/result.json");
+    CHECK(run_mixrec({"train", "--out", run, "--resume"}, trained.folder).code == 0);
+    CHECK(lines_of(read_file(run + "/metrics.jsonl"))[0] == "{" + said);
+  }
+
+  TEST_CASE("a run's encoders are those of the form that was opened, whatever becomes of the log meanwhile") {
+    const TemporaryFolder folder;
+    const Cache cache(folder);
+    const Config config = small_config(write_small_data(folder));
+    const Dataset data = open_data(config.data);
+    const std::string form = data.packed_folder(), id = data.encoders().id;
+    std::map<std::string, std::string> opened;
+    for (const auto& entry : fs::directory_iterator(form + "/encoders"))
+      opened[entry.path().filename()] = read_file(entry.path());
+    int changes = 0;
+    const auto change = [&] {
+      std::string text = "user,item,time,liked,shared\n";
+      for (const std::string& line : lines_of(small_log_text()))
+        if (line[0] != 'u') text += std::to_string(changes) + "new" + line + "\n";
+      ++changes;
+      write_file(config.data.path + "/log.csv", text);
+      CHECK(run_mixrec({"prepare", config.data.path}, folder).code == 0);
+    };
+    change();  // after opening, before the run begins
+    SmallModel model(data);
+    model.before = [&](int64_t pass) {
+      if (pass == 3) change();
+    };
+    const std::string run = folder / "run";
+    CHECK(fit(model, data, {.config = config, .out = run, .quiet = true}).finished);
+    CHECK(changes == 2);
+    CHECK(read_record(RunFolder::resume(run)).encoders == id);
+    CHECK(Dataset::open(config.data.path).encoders().id != id);
+    for (const auto& [name, text] : opened) {
+      CAPTURE(name);
+      if (name != "index.json") CHECK(read_file(run + "/encoders/" + name) == text);
+    }
+    CHECK(fs::exists(form));  // somebody reads it
+  }
+
   TEST_CASE("a run is found with its data when both are moved, and says where the data was") {
     Trained trained;
     const std::string before = run_mixrec({"eval", trained.run}, trained.folder).err;

@@ -104,6 +104,7 @@ TEST_SUITE("tensorboard") {
       path = writer.path();
       writer.scalars(300,
                      std::vector<std::pair<std::string, double>>{{"train/loss", 0.5}, {"test/auc", 0.75}});
+      writer.text(300, "run", "which");
     }
     const std::string bytes = read_file(path);
     std::vector<std::string> events;
@@ -120,12 +121,16 @@ TEST_SUITE("tensorboard") {
       CHECK(std::rotl(data_crc - 0xa282ead8u, 15) == crc32c(events.back()));
       at += 16 + length;
     }
-    REQUIRE(events.size() == 3);
+    REQUIRE(events.size() == 4);
     CHECK(events[0].substr(9) == std::string("\x10\x00\x1a\x0d", 4) + "brain.Event:2");
     CHECK(events[1].substr(9) == "\x10\xac\x02\x3a\x02\x08\x01");
     CHECK(events[2].substr(9) == std::string("\x10\xac\x02\x2a\x24", 5) +
                                      std::string("\x0a\x11\x0a\x0atrain/loss\x15\x00\x00\x00\x3f", 19) +
                                      std::string("\x0a\x0f\x0a\x08test/auc\x15\x00\x00\x40\x3f", 17));
+    // tensorflow.Summary.Value: tag, a string tensor without dimensions, and the plugin that shows it.
+    CHECK(events[3].substr(9) == std::string("\x10\xac\x02\x2a\x1e\x0a\x1c\x0a\x03run", 12) +
+                                     std::string("\x42\x0b\x08\x07\x12\x00\x42\x05which", 13) +
+                                     std::string("\x4a\x08\x0a\x06\x0a\x04text", 10));
   }
 }
 

@@ -153,6 +153,7 @@ void check_resume(const TrainArguments& arguments, Config& config) {
                             ? open_schema(config.data)
                             : load_schema(folder.encoders_path() + "/schema.json");
   check_resumable(folder, record, config, schema.json, content_of(schema, config.data.path));
+  check_reports(folder, record);
 }
 
 Dataset open_arguments(const DataArguments& arguments) {

@@ -79,6 +79,12 @@ void RunFolder::lock() {
 
 bool RunFolder::has_checkpoint() const { return fs::exists(checkpoint_path()); }
 
+bool RunFolder::has_metrics() const {
+  std::error_code error;
+  const auto bytes = fs::file_size(metrics_path(), error);
+  return !error && bytes > 0;
+}
+
 void RunFolder::log(std::string_view json_line) {
   const Descriptor file(metrics_path(), O_WRONLY | O_CREAT | O_APPEND);
   const std::string line = std::string(json_line) + "\n";

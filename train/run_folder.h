@@ -3,7 +3,7 @@
 //   config.json              the resolved configuration: every default too
 //   run.json                 which run this is, and a fingerprint of the data that it was trained on (train/run_record.h)
 //   encoders/                what turns raw values into the model's inputs (data/feature_export.h)
-//   metrics.jsonl            one JSON object a line, training and evaluation; a resume cuts it back
+//   metrics.jsonl            one JSON object a line: which run it is, then training and evaluation; a resume cuts it back
 //   events.out.tfevents.*    the same for TensorBoard
 //   checkpoint.safetensors   the newest state, to resume from
 //   best.safetensors         the model that the run chose
@@ -42,6 +42,7 @@ class RunFolder {
   std::string record_path() const { return path_ + "/run.json"; }
   std::string encoders_path() const;  // features/ where a run of format 1 left it
   std::string result_path() const { return path_ + "/result.json"; }
+  std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
   bool has_checkpoint() const;
 
   // Keeps other processes from training into the folder, until the last copy of this object is gone; a fresh run
@@ -51,6 +52,8 @@ class RunFolder {
   // Appends one line to metrics.jsonl.
   void log(std::string_view json_line);
 
+  bool has_metrics() const;  // whether it has a line
+
   // Bytes of metrics.jsonl so far, durable; a checkpoint keeps the number, and a resume cuts the file back to
   // it.
   int64_t sync_metrics();
@@ -59,7 +62,6 @@ class RunFolder {
 
  private:
   explicit RunFolder(std::string path) : path_(std::move(path)) {}
-  std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
 
   std::string path_;
   std::shared_ptr<const RunLock> lock_;

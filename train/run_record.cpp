@@ -2,12 +2,14 @@
 
 #include "mixrec/core/error.h"
 #include "mixrec/core/files/atomic_file.h"
+#include "mixrec/core/printable.h"
 #include "mixrec/data/encoders/checked_folder.h"
 #include "mixrec/data/feature_encoder.h"
 
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -70,6 +72,12 @@ Scalars RunRecord::labels() const {
           {"config", config},
           {"encoders", encoders},
           {"data", data}};
+}
+
+std::string RunRecord::json_labels() const {
+  const std::string text =
+      nlohmann::ordered_json{{"format", format}, {"run", run}, {"config", config}}.dump();
+  return text.substr(1, text.size() - 2);
 }
 
 void RunRecord::check(const Scalars& of_file, const std::string& path) const {
@@ -159,6 +167,31 @@ void check_has_encoders(const RunFolder& folder, const RunRecord& record) {
                ? " is of format 1 and not finished: it does not hold what its data was encoded with; "
                  "mixrec 0.1 reads it"
                : " holds no encoders");
+}
+
+namespace {
+
+void check_report(const std::string& path, const std::string& line, const RunRecord& record) {
+  const json text = json::parse(line, nullptr, false);
+  if (!text.is_object()) return;
+  const auto label = [&](const char* name) {
+    return text.contains(name) && text[name].is_string() ? text[name].get<std::string>() : "";
+  };
+  MR_CHECK(text.contains("run"), path, " does not say which run it belongs to: it lacks 'run'");
+  MR_CHECK(label("run") == record.run, path, " belongs to another run: its run is ", printable(label("run")),
+           ", the folder's is ", record.run);
+  MR_CHECK(label("config") == record.config, path, " was made with another configuration: its config is ",
+           printable(label("config")), ", the run's is ", record.config);
+}
+
+}  // namespace
+
+void check_reports(const RunFolder& folder, const RunRecord& record) {
+  for (const std::string& path : {folder.metrics_path(), folder.result_path()}) {
+    std::ifstream in(path);
+    std::string line;
+    if (std::getline(in, line) && !in.eof()) check_report(path, line, record);
+  }
 }
 
 bool may_change(const std::string& difference) {

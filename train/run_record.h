@@ -25,6 +25,8 @@ struct RunRecord {
 
   // What the run's tensors and encoders carry: format, run, config, encoders, data.
   Scalars labels() const;
+  // What its JSON carries: "format":2,"run":"…","config":"…" for a line, without braces.
+  std::string json_labels() const;
   // Throws, naming `path`, when scalars of a file of the run belong to another run, configuration or data.
   void check(const Scalars& of_file, const std::string& path) const;
 };
@@ -45,6 +47,10 @@ void check_has_encoders(const RunFolder& folder, const RunRecord& record);
 // Whether a configuration key may differ between a run and its resume: it changes no bit of the outcome, but for the
 // device, which may be another by the time that a run goes on.
 bool may_change(const std::string& difference);
+
+// Throws when the first line of metrics.jsonl, or result.json, says that it belongs to another run or configuration, or
+// does not say to which.  A file that is not there, and a line that a crash cut, say nothing.
+void check_reports(const RunFolder& folder, const RunRecord& record);
 
 // Throws one error that lists all in which the configuration, the schema (its JSON) and the data differ from those that
 // the run was begun with.

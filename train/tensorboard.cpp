@@ -87,6 +87,16 @@ void EventWriter::scalars(int64_t step, std::span<const std::pair<std::string, d
   record(event_head(step) + bytes_field(5, summary));
 }
 
+void EventWriter::text(int64_t step, const std::string& tag, const std::string& text) {
+  // Summary.Value: 1 tag, 8 tensor, 9 metadata.  TensorProto: 1 dtype (7 = string), 2 shape, 8 string_val; an empty shape
+  // is a scalar's.  SummaryMetadata: 1 plugin_data {1 plugin_name}.
+  constexpr int kString = 7;
+  const std::string tensor = varint_field(1, kString) + bytes_field(2, "") + bytes_field(8, text);
+  const std::string metadata = bytes_field(1, bytes_field(1, "text"));
+  record(event_head(step) + bytes_field(5, bytes_field(1, bytes_field(1, tag) + bytes_field(8, tensor) +
+                                                              bytes_field(9, metadata))));
+}
+
 void EventWriter::record(std::string_view event) {
   const std::string length = little_endian(static_cast<uint64_t>(event.size()));
   std::string bytes = length + little_endian(masked_crc(length));

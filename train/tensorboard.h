@@ -26,6 +26,8 @@ class EventWriter {
 
   // One event with any number of scalars: ("train/loss", 0.61).
   void scalars(int64_t step, std::span<const std::pair<std::string, double>> values);
+  // One event with a text, which TensorBoard shows under TEXT.
+  void text(int64_t step, const std::string& tag, const std::string& text);
 
  private:
   void record(std::string_view event);

@@ -68,6 +68,7 @@ Trainer::Trainer(RankingModel& model, const Dataset& data, const FitOptions& opt
     folder_->lock();
     record_ = read_record(*folder_);
     check_resumable(*folder_, record_, options.config, data.schema().json, data.fingerprint());
+    check_reports(*folder_, record_);
     MR_CHECK(data.encoders().id == record_.encoders, "cannot resume ", options.out,
              ": the data was opened with other encoders than the run's, ", folder_->encoders_path());
   } else {
@@ -97,7 +98,9 @@ FitResult Trainer::run() {
   if (options_.stop_on_signals) signals.emplace();
   if (folder_ && options_.resume && folder_->has_checkpoint()) load();
   if (folder_ && options_.resume) resume_metrics();
+  if (folder_ && !folder_->has_metrics()) folder_->log("{" + record_.json_labels() + "}");
   if (folder_) events_.emplace(folder_->path(), state_.step);
+  if (folder_) events_->text(state_.step, "run", "{" + record_.json_labels() + "}");
   seconds_before_ = state_.seconds;
   announce();
   if (choosing()) {
@@ -213,7 +216,9 @@ std::string Trainer::result_json(const FitResult& result) const {
       line.add_json("simulated", simulated.add("share", bounds.share(result.test[t].auc)).text());
     }
   }
-  return line.text();
+  std::string text = line.text();
+  if (folder_) text.insert(text.size() - 1, "," + record_.json_labels());
+  return text;
 }
 
 void Trainer::keep_best() {
