@@ -2,6 +2,7 @@
 #include "mixrec/train/cli.h"
 
 #include "mixrec/core/version.h"
+#include "mixrec/models/list.h"
 #include "mixrec/tests/message_of.h"
 #include "mixrec/tests/temporary_folder.h"
 #include "mixrec/train/summary.h"
@@ -40,12 +41,12 @@ std::string captured(std::FILE* stream, int descriptor, const std::string& path,
   return read_file(path);
 }
 
-Said run_cli(const std::vector<const char*>& arguments) {
+Said run_cli(const std::vector<const char*>& arguments, const std::vector<ModelEntry>& own = {}) {
   const TemporaryFolder folder;
   Said said;
   said.err = captured(stderr, STDERR_FILENO, folder / "err", [&] {
     said.out = captured(stdout, STDOUT_FILENO, folder / "out",
-                        [&] { said.code = cli(static_cast<int>(arguments.size()), arguments.data()); });
+                        [&] { said.code = cli(static_cast<int>(arguments.size()), arguments.data(), own); });
   });
   return said;
 }
@@ -70,6 +71,19 @@ TEST_SUITE("command line") {
     for (const char* command :
          {"train", "eval", "predict", "score", "verify", "prepare", "inspect", "simulate", "models"})
       CHECK(holds(said.err, std::string("\n  ") + command + " "));
+  }
+
+  TEST_CASE("the help of train names the model that is the default: the only own one, else the library's") {
+    std::vector<ModelEntry> own{find_model("mlp")};
+    own[0].name = "mine";
+    const auto help = [&] { return run_cli({"mixrec", "train", "--help"}, own).out; };
+    CHECK(holds(help(), "model.name = \"mine\""));
+    CHECK_FALSE(holds(help(), "model.name = \"mixformer\""));
+    own.push_back(own[0]);
+    own[1].name = "another";
+    CHECK(holds(help(), "model.name = \"mixformer\""));
+    own.clear();
+    CHECK(holds(help(), "model.name = \"mixformer\""));
   }
 
   TEST_CASE("--version is one line that begins with name and version") {

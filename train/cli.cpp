@@ -98,7 +98,10 @@ Examples:
   mixrec models target_attention                the same of a module that stacks are made of
   mixrec models --json                          lines of JSON, for programs)";
 
-std::string train_help() {
+// With one model of its own a program means that one (resolve_config).
+std::string train_help(const std::vector<ModelEntry>& own_models) {
+  Config defaults;
+  if (own_models.size() == 1) defaults.model.name = own_models[0].name;
   return R"(
 Examples:
   mixrec train --config c.json --data ml-1m                 runs/MODEL-DATE is made to hold the run
@@ -109,7 +112,7 @@ A run folder holds config.json (all that was asked), metrics.jsonl, TensorBoard 
 (to resume), best.safetensors (the chosen weights) and result.json, which is also the one line on stdout.
 
 Keys of a configuration, with their defaults:
-)" + describe_config();
+)" + describe_options("", defaults);
 }
 
 void add_device(CLI::App& app, std::string& device, std::string& precision, const std::string& otherwise) {
@@ -121,7 +124,7 @@ void add_device(CLI::App& app, std::string& device, std::string& precision, cons
       ->check(CLI::IsMember({"f32", "bf16"}));
 }
 
-void add_train(CLI::App& app, TrainArguments& to) {
+void add_train(CLI::App& app, TrainArguments& to, const std::vector<ModelEntry>& own_models) {
   app.add_option("--config", to.config, "configuration file (JSON)")->check(CLI::ExistingFile);
   app.add_option("--data", to.data, "folder of the data set");
   app.add_option("--out", to.out, "run folder to make; default runs/MODEL-DATE");
@@ -133,7 +136,7 @@ void add_train(CLI::App& app, TrainArguments& to) {
   add_device(app, to.device, to.precision, "the configuration's");
   app.add_flag("--resume", to.resume, "continue the run in --out from its newest checkpoint");
   app.add_flag("--quiet", to.quiet, "no progress");
-  app.footer(train_help());
+  app.footer(train_help(own_models));
   app.callback([&] {
     if (to.resume && to.out.empty()) throw CLI::ValidationError("--resume", "needs --out RUN");
     if (!to.resume && to.config.empty() && to.data.empty())
@@ -261,13 +264,13 @@ struct Arguments {
   ModelsArguments models;
 };
 
-void add_commands(CLI::App& app, Arguments& to) {
+void add_commands(CLI::App& app, Arguments& to, const std::vector<ModelEntry>& own_models) {
   const auto command = [&](const char* name, const char* help, const char* footer) -> CLI::App& {
     CLI::App& added = *app.add_subcommand(name, help);
     added.footer(footer);
     return added;
   };
-  add_train(command("train", "trains a model and evaluates it on the test rows", ""), to.train);
+  add_train(command("train", "trains a model and evaluates it on the test rows", ""), to.train, own_models);
   add_run(command("eval", "evaluates the weights that a run chose", kEvalHelp), to.eval);
   CLI::App& predict = command("predict", "writes the probabilities of a log's rows as CSV", kPredictHelp);
   add_run(predict, to.predict);
@@ -325,7 +328,7 @@ int cli(int argc, const char* const* argv, const std::vector<ModelEntry>& own_mo
   app.footer(kExamples);
   app.set_version_flag("--version", version_text());
   Arguments arguments;
-  add_commands(app, arguments);
+  add_commands(app, arguments, own_models);
   if (argc <= 1) {
     std::fputs(app.help().c_str(), stderr);
     return kUsage;
