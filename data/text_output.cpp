@@ -2,6 +2,8 @@
 
 #include "mixrec/core/error.h"
 
+#include <filesystem>
+
 namespace mixrec {
 
 namespace fs = std::filesystem;
@@ -12,32 +14,13 @@ OutputFolder::OutputFolder(const std::string& path) : path_(path) {
   MR_CHECK(fs::is_directory(path_), "cannot make the folder ", path, ": ", error.message());
 }
 
-OutputFolder::~OutputFolder() {
-  std::error_code ignored;
-  for (const auto& name : names_) fs::remove(partial(name), ignored);
+AtomicFile& OutputFolder::add(const std::string& name) {
+  return *files_.emplace_back(std::make_unique<AtomicFile>(path_ + "/" + name));
 }
-
-fs::path OutputFolder::add(const std::string& name) { return partial(names_.emplace_back(name)); }
 
 void OutputFolder::commit() {
-  for (const auto& name : names_) fs::rename(partial(name), path_ / name);
-  names_.clear();
-}
-
-TextFile::TextFile(const fs::path& path) : path_(path), file_(std::fopen(path.c_str(), "wb"), &std::fclose) {
-  MR_CHECK(file_, "cannot write ", path.string());
-}
-
-void TextFile::close() {
-  flush();
-  MR_CHECK(std::fflush(file_.get()) == 0, "cannot write ", path_.string(), ": is the disk full?");
-  file_.reset();
-}
-
-void TextFile::flush() {
-  const bool written = std::fwrite(text_.data(), 1, text_.size(), file_.get()) == text_.size();
-  MR_CHECK(written, "cannot write ", path_.string(), ": is the disk full?");
-  text_.clear();
+  for (const auto& file : files_) file->commit();
+  files_.clear();
 }
 
 }  // namespace mixrec

@@ -1,11 +1,11 @@
 // Text files of one run that appear together or not at all.
 #pragma once
 
+#include "mixrec/core/files/atomic_file.h"
+
 #include <array>
 #include <charconv>
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,33 +13,27 @@
 
 namespace mixrec {
 
-// A folder of files: each is written as NAME.partial, renamed by commit(), and removed if that is never
-// reached.
+// A folder of files that get their names by commit(), once all are written.
 class OutputFolder {
  public:
   // Makes the folder when it is missing.
   explicit OutputFolder(const std::string& path);
-  ~OutputFolder();
-  OutputFolder(const OutputFolder&) = delete;
-  OutputFolder& operator=(const OutputFolder&) = delete;
 
-  // The path to write the file `name` to.
-  std::filesystem::path add(const std::string& name);
+  // The file `name`, to be written.
+  AtomicFile& add(const std::string& name);
   void commit();
 
  private:
-  std::filesystem::path partial(const std::string& name) const { return path_ / (name + ".partial"); }
-
-  std::filesystem::path path_;
-  std::vector<std::string> names_;
+  std::string path_;
+  std::vector<std::unique_ptr<AtomicFile>> files_;
 };
 
-// Buffered text output that notices a full disk.  Numbers are written the same under every locale.
+// Buffered text output.  Numbers are written the same under every locale.
 class TextFile {
  public:
-  explicit TextFile(const std::filesystem::path& path);
-  // Throws when something could not be written; call it before OutputFolder::commit.
-  void close();
+  explicit TextFile(AtomicFile& file) : file_(file) {}
+  // Writes what is still in memory; call it before OutputFolder::commit.
+  void close() { flush(); }
 
   TextFile& operator<<(std::string_view text) {
     text_ += text;
@@ -61,10 +55,12 @@ class TextFile {
     const char* end = std::to_chars(digits.data(), digits.data() + digits.size(), value...).ptr;
     return *this << std::string_view(digits.data(), end);
   }
-  void flush();
+  void flush() {
+    file_.write(text_);
+    text_.clear();
+  }
 
-  std::filesystem::path path_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  AtomicFile& file_;
   std::string text_;
 };
 
