@@ -282,7 +282,7 @@ class RequestEncoder {
     batch.offsets = Tensor::from({int64_t{0}, count}, {2});
     for (const size_t f : rule.features) {
       const Cells cells = event_cells(h, f);
-      note_unknown(f, cells);
+      note_unknown(f, cells, true);
       batch.columns.push_back(cells.column());
     }
     const auto add = [&](const auto& row_of) {
@@ -339,12 +339,14 @@ class RequestEncoder {
       about([&] { return concat_message("candidate ", c, ", feature '", name, "'"); },
             [&] { put(own ? own : of_all, candidate.item, items_[c]); });
     }
-    note_unknown(f, cells);
+    note_unknown(f, cells, !of_candidate);
     batch_.features[f] = cells.column();
   }
 
-  void note_unknown(size_t f, const Cells& cells) const {
-    if (cells.unknown > 0) notes_.unknown[of_.features[f].spec().name] += cells.unknown;
+  void note_unknown(size_t f, const Cells& cells, bool of_user) const {
+    if (cells.unknown == 0) return;
+    notes_.unknown[of_.features[f].spec().name] += cells.unknown;
+    if (of_user) notes_.unknown_of_user[of_.features[f].spec().name] += cells.unknown;
   }
 
   // Counts where no value was given: 1 + how many events share a known value of the key, capped.

@@ -63,6 +63,8 @@ struct ScoreRequest {
 struct EncodeNotes {
   // By feature: values of the request, its candidates and events that were given and have no row of their own.
   std::map<std::string, int64_t> unknown;
+  // Those among them that belong to the user: of the request and of events.
+  std::map<std::string, int64_t> unknown_of_user;
   // By history: events that do not lie before the request's day, or before its time (Schema::snapshot).  Training never
   // shows a model such events, so they are left out.
   std::map<std::string, int64_t> later_events;

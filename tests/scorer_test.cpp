@@ -131,6 +131,32 @@ TEST_SUITE("scorer") {
     CHECK(scorer.score(request).values() != page);
   }
 
+  TEST_CASE("unknown values of a user are counted also where the user's side was kept") {
+    for (const bool with_line : {false, true}) {
+      const Scorer scorer(ui_run().path());
+      const auto unknown = [&](const std::string& candidate) {
+        EncodeNotes notes;
+        ScoreRequest request{.user = "nobody", .history = {"not", "101", "known"}};
+        request.candidates.emplace_back(candidate);
+        if (!with_line) return scorer.score(request, "nobody@now", &notes), notes.unknown;
+        const std::string line =
+            R"({"user": "nobody", "history": ["not", "101", "known"], "candidates": [")" + candidate +
+            R"("], "key": "nobody@now"})";
+        const std::string text = answer_score_line(scorer, line, 1);
+        std::map<std::string, int64_t> counts;
+        for (const char* name : {"user", "item"})
+          if (const size_t at = text.find(std::string("\"") + name + "\":"); at != std::string::npos)
+            counts[name] = std::stoll(text.substr(at + 7));
+        return counts;
+      };
+      using Counts = std::map<std::string, int64_t>;
+      CHECK(unknown("100") == Counts{{"user", 1}, {"item", 2}});
+      CHECK(unknown("100") == Counts{{"user", 1}, {"item", 2}});
+      CHECK(unknown("never") == Counts{{"user", 1}, {"item", 3}});
+      CHECK(scorer.cache_stats().hits == 2);
+    }
+  }
+
   TEST_CASE("padding to size buckets changes no bit of a request's probabilities") {
     CHECK(size_bucket(0) == 8);
     CHECK(size_bucket(7) == 8);

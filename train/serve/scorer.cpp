@@ -65,14 +65,18 @@ struct Scorer::Impl {
     return {std::move(values), shift.size()};
   }
 
-  // `whole` and `candidates` make the batch, all of it or without what belongs to the user.
+  // `whole` and `candidates` make the batch, all of it or without what belongs to the user, and note what they encode.
   template <class Whole, class Candidates>
-  Scores score(const std::string& key, const Whole& whole, const Candidates& candidates) const {
+  Scores score(const std::string& key, EncodeNotes& notes, const Whole& whole,
+               const Candidates& candidates) const {
     const NoGrad no_grad;
     Pass own_pass = pass();
     RankingModel& model = *loaded.model;
-    std::shared_ptr<const UserSide> user = key.empty() ? nullptr : cache.find(key);
+    UserCache::Kept kept = key.empty() ? UserCache::Kept{} : cache.find(key);
+    std::shared_ptr<const UserSide> user = std::move(kept.side);
     if (user) {
+      // What the user's side was computed from is as unknown as it was then.
+      for (const auto& [name, count] : kept.unknown) notes.unknown[name] += count;
       const RequestBatch batch = candidates();
       return finish(model.item_side(*user, batch.to(device), own_pass), batch.candidates);
     }
@@ -82,7 +86,7 @@ struct Scorer::Impl {
     if (!key.empty() && (user = model.user_side(placed, own_pass))) {
       Scores scores = finish(model.item_side(*user, placed, own_pass), batch.candidates);
       // Only what gave an answer is kept for others.
-      cache.keep(key, user);
+      cache.keep(key, user, notes.unknown_of_user);
       return scores;
     }
     return finish(model.forward(placed, own_pass), batch.candidates);
@@ -110,9 +114,12 @@ Scorer::Scorer(Scorer&&) noexcept = default;
 
 Scores Scorer::score(const ScoreRequest& request, const std::string& user_key, EncodeNotes* notes) const {
   const FeatureEncoder& encoder = impl_->encoder;
+  EncodeNotes unasked;
+  EncodeNotes& noted = notes ? *notes : unasked;
+  noted.unknown_of_user.clear();
   return impl_->score(
-      user_key, [&] { return encoder.encode(request, notes); },
-      [&] { return encoder.encode_candidates(request, notes); });
+      user_key, noted, [&] { return encoder.encode(request, &noted); },
+      [&] { return encoder.encode_candidates(request, &noted); });
 }
 
 Scores Scorer::score(const RequestBatch& batch, const std::string& user_key) const {
@@ -120,7 +127,8 @@ Scores Scorer::score(const RequestBatch& batch, const std::string& user_key) con
            batch.requests);
   const auto given = [&]() -> const RequestBatch& { return batch; };
   batch.validate(impl_->encoder.spec());
-  return impl_->score(user_key, given, given);
+  EncodeNotes unasked;
+  return impl_->score(user_key, unasked, given, given);
 }
 
 const std::vector<TaskSpec>& Scorer::tasks() const { return impl_->encoder.spec().tasks; }

@@ -2,18 +2,19 @@
 
 namespace mixrec {
 
-std::shared_ptr<const UserSide> UserCache::find(const std::string& key) {
+UserCache::Kept UserCache::find(const std::string& key) {
   const std::lock_guard lock(mutex_);
   const auto found = by_key_.find(key);
-  if (found == by_key_.end()) return ++stats_.misses, nullptr;
+  if (found == by_key_.end()) return ++stats_.misses, Kept{};
   ++stats_.hits;
   entries_.splice(entries_.begin(), entries_, found->second);
-  return found->second->side;
+  return found->second->kept;
 }
 
-void UserCache::keep(const std::string& key, std::shared_ptr<const UserSide> side) {
+void UserCache::keep(const std::string& key, std::shared_ptr<const UserSide> side, const Unknown& unknown) {
   // Both copies of the key, the nodes that hold them, and the entry.
-  const size_t bytes = side->bytes() + 2 * key.size() + sizeof(Entry) + 128;
+  size_t bytes = side->bytes() + 2 * key.size() + sizeof(Entry) + 128;
+  for (const auto& [name, _] : unknown) bytes += name.size() + 96;
   const std::lock_guard lock(mutex_);
   if (bytes > limit_ || by_key_.count(key)) return;
   while (stats_.bytes + bytes > limit_) {
@@ -21,7 +22,7 @@ void UserCache::keep(const std::string& key, std::shared_ptr<const UserSide> sid
     by_key_.erase(entries_.back().key);
     entries_.pop_back();
   }
-  entries_.push_front({key, std::move(side), bytes});
+  entries_.push_front({key, {std::move(side), unknown}, bytes});
   by_key_[key] = entries_.begin();
   stats_.bytes += bytes;
 }

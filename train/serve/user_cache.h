@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,8 +18,14 @@ class UserCache {
  public:
   explicit UserCache(size_t bytes) : limit_(bytes) {}
 
-  std::shared_ptr<const UserSide> find(const std::string& key);  // null: not there
-  void keep(const std::string& key, std::shared_ptr<const UserSide> side);
+  using Unknown = std::map<std::string, int64_t>;  // EncodeNotes::unknown_of_user
+
+  struct Kept {
+    std::shared_ptr<const UserSide> side;  // null: not there
+    Unknown unknown;
+  };
+  Kept find(const std::string& key);
+  void keep(const std::string& key, std::shared_ptr<const UserSide> side, const Unknown& unknown = {});
 
   struct Stats {
     int64_t hits = 0, misses = 0, entries = 0;
@@ -29,7 +36,7 @@ class UserCache {
  private:
   struct Entry {
     std::string key;
-    std::shared_ptr<const UserSide> side;
+    Kept kept;
     size_t bytes;
   };
 
