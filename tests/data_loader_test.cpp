@@ -11,8 +11,10 @@
 #include <csignal>
 #include <doctest/doctest.h>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <sched.h>
 #include <set>
 #include <string>
 #include <sys/wait.h>
@@ -295,6 +297,61 @@ TEST_SUITE("data loader") {
     write_file_atomically(path, written.dump(1) + "\n");
     write_digests();
     CHECK(open(folder).stats(Split::all).rows == 500);
+  }
+
+  TEST_CASE("processes of two containers prepare one folder: nobody takes the other for dead") {
+    DataFolder folder;
+    folder.write("log.csv", random_log(20000, 5000));
+    const Schema schema = parse_schema(kSchema);
+    std::filesystem::create_directories(folder.path(".mixrec"));
+    // A process that is number 1 of its own numbering, as in a container, and does `work` there.
+    const auto contained = [](const std::function<void()>& work) {
+      const pid_t child = ::fork();
+      if (child != 0) return child;
+      if (::unshare(CLONE_NEWPID) != 0) ::_exit(77);
+      const pid_t first = ::fork();
+      if (first == 0) {
+        if (::getpid() != 1) ::_exit(3);
+        work();
+        ::_exit(0);
+      }
+      int status = 0;
+      ::waitpid(first, &status, 0);
+      ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 4);
+    };
+    const auto end = [](pid_t child) {
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    };
+    if (end(contained([] {})) == 77)
+      return test::skip("preparing in two containers: unshare(CLONE_NEWPID) is not allowed");
+    // One writes and waits, the other clears up and prepares meanwhile.
+    int ready[2], go[2];
+    REQUIRE((::pipe(ready) == 0 && ::pipe(go) == 0));
+    char byte = 0;
+    const pid_t writer = contained([&] {
+      AtomicFolder out(folder.path(".mixrec/packed-0-0"));
+      char signal = 1;
+      if (::write(ready[1], &signal, 1) != 1 || ::read(go[0], &signal, 1) != 1) ::_exit(5);
+      if (!std::filesystem::exists(out.folder())) ::_exit(6);
+      out.commit();
+    });
+    REQUIRE(::read(ready[0], &byte, 1) == 1);
+    const auto opens = [&] { prepare(schema, folder.path()); };
+    CHECK(end(contained(opens)) == 0);
+    REQUIRE(::write(go[1], &byte, 1) == 1);
+    CHECK(end(writer) == 0);
+    CHECK(std::filesystem::exists(folder.path(".mixrec/packed-0-0")));
+    for (const int fd : {ready[0], ready[1], go[0], go[1]}) ::close(fd);
+    // Both prepare the same at once.
+    std::filesystem::remove_all(folder.path(".mixrec"));
+    const pid_t one = contained(opens), two = contained(opens);
+    CHECK(end(one) == 0);
+    CHECK(end(two) == 0);
+    CHECK(open(folder).stats(Split::all).rows == 20000);
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path(".mixrec")))
+      CHECK(entry.path().filename().string().find(".tmp-") == std::string::npos);
   }
 
   TEST_CASE("a prepare that is killed leaves no packed form, and the next one cleans up") {
