@@ -14,26 +14,26 @@ namespace mixrec {
 namespace {
 
 struct Known {
-  const char* name;
+  const char *name, *label;
   MetricKind kind;
   bool has_k, by_user;
 };
 
 constexpr Known kKnown[] = {
-    {"auc", MetricKind::auc, false, false},
-    {"uauc", MetricKind::uauc, false, true},
-    {"request_auc", MetricKind::request_auc, false, false},
-    {"log_loss", MetricKind::log_loss, false, false},
-    {"normalised_entropy", MetricKind::normalised_entropy, false, false},
-    {"calibration", MetricKind::calibration, false, false},
-    {"rmse", MetricKind::rmse, false, false},
-    {"mae", MetricKind::mae, false, false},
-    {"ndcg", MetricKind::ndcg, true, false},
-    {"mrr", MetricKind::mrr, false, false},
-    {"hr", MetricKind::hr, true, false},
-    {"user_ndcg", MetricKind::ndcg, true, true},
-    {"user_mrr", MetricKind::mrr, false, true},
-    {"user_hr", MetricKind::hr, true, true},
+    {"auc", "AUC", MetricKind::auc, false, false},
+    {"uauc", "UAUC", MetricKind::uauc, false, true},
+    {"request_auc", "request AUC", MetricKind::request_auc, false, false},
+    {"log_loss", "log loss", MetricKind::log_loss, false, false},
+    {"normalised_entropy", "NE", MetricKind::normalised_entropy, false, false},
+    {"calibration", "calibration", MetricKind::calibration, false, false},
+    {"rmse", "RMSE", MetricKind::rmse, false, false},
+    {"mae", "MAE", MetricKind::mae, false, false},
+    {"ndcg", "NDCG", MetricKind::ndcg, true, false},
+    {"mrr", "MRR", MetricKind::mrr, false, false},
+    {"hr", "HR", MetricKind::hr, true, false},
+    {"user_ndcg", "user NDCG", MetricKind::ndcg, true, true},
+    {"user_mrr", "user MRR", MetricKind::mrr, false, true},
+    {"user_hr", "user HR", MetricKind::hr, true, true},
 };
 
 std::string all_names() {
@@ -76,6 +76,15 @@ MetricName parse_metric(const std::string& text, const std::string& what) {
                                ", as in ", name, "@10"));
   metric.k = *k;
   return metric;
+}
+
+std::string metric_label(const MetricName& name) {
+  const auto* known = std::find_if(std::begin(kKnown), std::end(kKnown), [&](const Known& one) {
+    return one.kind == name.kind && (!name.of_lists() || one.by_user == name.by_user);
+  });
+  std::string label = known->label;
+  if (known->has_k) label.append(1, '@').append(std::to_string(name.k));
+  return label;
 }
 
 double goodness(MetricKind kind, double value) {

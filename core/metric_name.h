@@ -47,6 +47,9 @@ MetricName parse_metric(const std::string& text, const std::string& what);
 // calibration, which is best at 1, -|log value|.
 double goodness(MetricKind kind, double value);
 
+// For people: "AUC", "NE", "NDCG@10", "user MRR".
+std::string metric_label(const MetricName& name);
+
 // What is computed where nothing else is asked for.
 const std::vector<std::string>& default_metrics();
 

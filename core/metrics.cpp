@@ -230,10 +230,42 @@ void BinaryMeter::merge(const BinaryMeter& other) {
   append<int64_t>(requests_, other.requests_);
 }
 
-BinaryMetrics BinaryMeter::compute(std::span<const MetricName> lists) const {
+double* BinaryMetrics::field(const MetricName& name) {
+  switch (name.kind) {
+    case MetricKind::auc:
+      return &auc;
+    case MetricKind::uauc:
+      return &user.mean;
+    case MetricKind::request_auc:
+      return &request.mean;
+    case MetricKind::log_loss:
+      return &log_loss;
+    case MetricKind::normalised_entropy:
+      return &normalised_entropy;
+    case MetricKind::calibration:
+      return &calibration;
+    case MetricKind::rmse:
+      return &rmse;
+    case MetricKind::mae:
+      return &mae;
+    default:
+      break;
+  }
+  const auto list =
+      std::find_if(lists.begin(), lists.end(), [&](const ListMean& one) { return one.name == name; });
+  return list == lists.end() ? nullptr : &list->mean;
+}
+
+double BinaryMetrics::value(const MetricName& name) const {
+  const double* field = const_cast<BinaryMetrics*>(this)->field(name);
+  return field ? *field : kNaN;
+}
+
+BinaryMetrics BinaryMeter::compute(std::span<const MetricName> names) const {
   const Rows rows{logits_, labels_, weights_, static_cast<float>(positive_from_.value_or(1))};
   const std::vector<uint32_t> order = order_by_score(rows.logits);
   BinaryMetrics result;
+  result.names.assign(names.begin(), names.end());
   result.rows = this->rows();
   double weight = 0, predicted = 0, observed = 0, loss = 0, squares = 0, distances = 0;
   for (size_t row = 0; row < rows.size(); ++row) {
@@ -258,7 +290,7 @@ BinaryMetrics BinaryMeter::compute(std::span<const MetricName> lists) const {
   result.mae = distances / weight;
   const bool ranked = result.fractional == 0 || positive_from_;
   result.auc = ranked ? auc_of_ordered(rows, order) : kNaN;
-  for (const MetricName& name : lists)
+  for (const MetricName& name : names)
     if (name.of_lists()) result.lists.push_back({name, kNaN, 0, 0});
   const auto judge = [&](std::span<const int64_t> groups, bool by_user) {
     if (groups.empty()) return no_groups();

@@ -63,6 +63,8 @@ struct CalibrationBin {
 };
 
 struct BinaryMetrics {
+  // What was asked for, and is reported.
+  std::vector<MetricName> names = parse_metrics_list(default_metrics(), "metrics");
   int64_t rows = 0;        // rows of positive weight
   int64_t positives = 0;   // rows of these that a ranking counts as positive
   int64_t fractional = 0;  // rows with a label between 0 and 1
@@ -77,6 +79,10 @@ struct BinaryMetrics {
   double rmse = 0, mae = 0;
   std::vector<ListMean> lists;          // those that were asked for, in that order
   std::vector<CalibrationBin> deciles;  // at most ten, by predicted probability; equal scores share a bin
+
+  // Where a metric is; nullptr for a list metric that is not in `lists`, whose value is NaN.
+  double* field(const MetricName& name);
+  double value(const MetricName& name) const;
 };
 
 // Collects rows batch by batch, at 24 bytes per row, 28 once a weight differs from 1.
@@ -96,9 +102,9 @@ class BinaryMeter {
   void merge(const BinaryMeter& other);
 
   int64_t rows() const { return static_cast<int64_t>(logits_.size()); }
-  // All of BinaryMetrics; `lists` says which NDCG, MRR and HR, other names in it are passed over.  The users or requests
-  // that a list metric needs were given, or it is NaN.
-  BinaryMetrics compute(std::span<const MetricName> lists = {}) const;
+  // All of BinaryMetrics; of NDCG, MRR and HR those in `names`.  Groups that were not given leave NaN.
+  BinaryMetrics compute(std::span<const MetricName> names = parse_metrics_list(default_metrics(),
+                                                                               "metrics")) const;
 
  private:
   std::optional<double> positive_from_;

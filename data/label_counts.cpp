@@ -23,6 +23,7 @@ LabelCounts count_task(const PackedData& data, size_t task, Split split, bool tr
     if (!data.has(split, static_cast<Split>(data.request_split[request]))) continue;
     if (data.request_user[request] != user) end_user();
     user = data.request_user[request];
+    bool request_positive = false, request_negative = false;
     for (uint64_t row = data.request_rows[request]; row < data.request_rows[request + 1]; ++row) {
       if (!(label_weight(data, task, static_cast<uint32_t>(row), training) > 0)) continue;
       const float label = data.labels[task][row];
@@ -32,8 +33,11 @@ LabelCounts count_task(const PackedData& data, size_t task, Split split, bool tr
       counts.highest = std::max(counts.highest, label);
       counts.fractional += label > 0 && label < 1;
       counts.positives += positive;
-      (positive ? has_positive : has_negative) = true;
+      (positive ? request_positive : request_negative) = true;
     }
+    counts.requests_with_both += request_positive && request_negative;
+    has_positive |= request_positive;
+    has_negative |= request_negative;
   }
   end_user();
   counts.ranked = counts.fractional == 0 || data.spec.tasks[task].positive_from;

@@ -50,6 +50,14 @@ double number_of(const std::string& json, const std::string& name) {
   return std::stod(json.substr(at + name.size() + 3));
 }
 
+// The TensorBoard events of a run.
+std::string event_text(const std::string& run) {
+  std::string text;
+  for (const auto& entry : std::filesystem::directory_iterator(run))
+    if (entry.path().filename().string().starts_with("events")) text += read_file(entry.path());
+  return text;
+}
+
 // Every row of a part, with what the model says of it, corrected or not.
 struct Rows {
   std::vector<float> logits, labels, weights;
@@ -137,11 +145,22 @@ TEST_SUITE("evaluation") {
     CHECK(selection_score({b, a}, "auc") == doctest::Approx(0.7));
     CHECK(selection_score({a, b}, "uauc") == doctest::Approx(0.6));
     CHECK(std::isnan(selection_score({b}, "auc")));
+    a.rmse = 0.3, a.mae = 0.2, a.calibration = 0.5, a.normalised_entropy = 0.8, a.request.mean = 0.55;
+    a.lists = {{parse_metric("ndcg@10", ""), 0.4, 1, 0}, {parse_metric("user_ndcg@10", ""), 0.6, 1, 0}};
+    CHECK(selection_score({a}, "rmse") == -0.3);
+    CHECK(selection_score({a}, "mae") == -0.2);
+    CHECK(selection_score({a}, "normalised_entropy") == -0.8);
+    CHECK(selection_score({a}, "request_auc") == 0.55);
+    CHECK(selection_score({a}, "ndcg@10") == 0.4);
+    CHECK(selection_score({a}, "user_ndcg@10") == 0.6);
+    CHECK(selection_score({a}, "calibration") == doctest::Approx(std::log(0.5)));
+    CHECK(std::isnan(selection_score({a}, "ndcg@5")));
 
     const TemporaryFolder folder;
     Config config = small_config(write_small_data(folder));
     const Dataset data = open_data(config.data);
-    for (const std::string select_by : {"auc", "uauc", "log_loss"}) {
+    for (const std::string select_by :
+         {"auc", "uauc", "log_loss", "ndcg@3", "mrr", "user_hr@2", "rmse", "mae", "request_auc"}) {
       config.train.select_by = select_by;
       SmallModel model(data);
       fit(model, data, {.config = config, .out = folder / select_by, .quiet = true});
@@ -149,8 +168,46 @@ TEST_SUITE("evaluation") {
       const std::string line = log.substr(log.find(R"({"phase":"validation")"));
       const double liked = number_of(line, select_by);
       const double shared = number_of(line.substr(line.find("\"shared\"")), select_by);
-      const double sign = select_by == "log_loss" ? -1 : 1;
+      const double sign = select_by == "log_loss" || select_by == "rmse" || select_by == "mae" ? -1 : 1;
       CHECK(number_of(line, "score") == doctest::Approx(sign * (liked + shared) / 2).epsilon(1e-12));
+      const std::string events = event_text(folder / select_by);
+      CHECK(events.find("validation/liked/" + select_by) != std::string::npos);
+    }
+  }
+
+  TEST_CASE("train.metrics says what is computed, select_by is computed beside it") {
+    const TemporaryFolder folder;
+    Config config = small_config(write_small_data(folder));
+    const Dataset data = open_data(config.data);
+    config.train.metrics = {"hr@3", "mae", "hr@3"};
+    config.train.select_by = "user_mrr";
+    SmallModel model(data);
+    const FitResult result = fit(model, data, {.config = config, .out = folder / "run", .quiet = true});
+    REQUIRE(result.validation.size() == 2);
+    REQUIRE(result.validation[0].names.size() == 3);
+    const std::string log = read_file(folder / "run/metrics.jsonl");
+    for (const std::string& text : {log.substr(log.find(R"({"phase":"validation")")), result.json}) {
+      for (const char* key :
+           {"\"hr@3\":", "\"hr@3_requests\":", "\"mae\":", "\"user_mrr\":", "\"user_mrr_users\":"})
+        CHECK(text.find(key) != std::string::npos);
+      for (const char* key : {"auc", "log_loss", "rmse", "calibration"})
+        CHECK(text.find(key) == std::string::npos);
+    }
+    // What a resumed run reads of its best step is what was measured there.
+    const BinaryMetrics& m = result.validation[0];
+    const auto now = evaluate(model, data, Split::validation, {.metrics = config.train.metrics_to_compute()});
+    for (const MetricName& name : m.names) CHECK(m.value(name) == now[0].value(name));
+    const std::string line = metrics_text(data.spec().tasks[0], m);
+    CHECK(line.find("  HR@3 " + metric_number(m, m.names[0])) != std::string::npos);
+    CHECK(line.find("  user MRR " + metric_number(m, m.names[2])) != std::string::npos);
+    CHECK(line.find("AUC") == std::string::npos);
+
+    for (const auto& [key, value] :
+         {std::pair{"select_by", "ndcg@0"}, std::pair{"metrics", "[\"auc\",\"hr\"]"}}) {
+      const std::string set = std::string("train.") + key + "=" + value;
+      const std::string message = message_of([&] { load_config("", std::vector<std::string>{set}); });
+      CHECK(message.find(std::string("train.") + key + ": '") != std::string::npos);
+      CHECK(message.find("needs a k between 1 and 1000000") != std::string::npos);
     }
   }
 

@@ -157,6 +157,27 @@ TEST_SUITE("labels") {
     CHECK(log.train(two_users).code == 0);
     CHECK(log.train(kClicks, {"train.select_by=uauc"}).code == 0);
 
+    // Lists of positives alone have an NDCG and an MRR, lists without one have neither.
+    const std::string no_positive = with(kClicks, 2, 3, {"0"});
+    for (const std::string list : {"ndcg@3", "mrr", "user_hr@1"}) {
+      CAPTURE(list);
+      const ChildResult judged = log.train(one_class, {"train.select_by=" + list, "train.max_steps=1"});
+      CAPTURE(judged.err);
+      CHECK(judged.code == 0);
+      const ChildResult refused = log.train(no_positive, {"train.select_by=" + list});
+      CHECK(refused.code == 1);
+      holds(refused.err, "train.select_by is " + list + ", which the validation rows do not determine: ");
+      CHECK(refused.err.find("step 1") == std::string::npos);
+      CHECK_FALSE(fs::exists(log.folder / "run"));
+    }
+    for (const std::string by : {"rmse", "mae"})
+      CHECK(log.train(no_positive, {"train.select_by=" + by}).code == 0);
+    for (const std::string by : {"calibration", "normalised_entropy"})
+      holds(log.train(no_positive, {"train.select_by=" + by}).err,
+            "the label 'click' is 0 in all 2 validation rows");
+    holds(log.train(two_users, {"train.select_by=request_auc"}).err,
+          "no request has validation rows of both classes of 'click'");
+
     Log unlabelled;
     unlabelled.tasks = R"("click": {"label": "click", "where": "day != 2"})";
     holds(unlabelled.train(kClicks, {"train.select_by=log_loss"}).err,

@@ -53,27 +53,44 @@ void check_training(const Dataset& data, Split split) {
 }
 
 // "" when train.select_by has a value for the task on the validation rows.
-std::string unjudged(const std::string& select_by, const std::string& task, const LabelCounts& counts) {
-  if (counts.rows == 0) return one_class_text(task, counts, Split::validation);
-  if (select_by == "log_loss") return "";
+std::string unjudged(const MetricName& metric, const std::string& task, const LabelCounts& counts) {
+  const std::string one_class = one_class_text(task, counts, Split::validation);
+  if (counts.rows == 0) return one_class;
+  switch (metric.kind) {
+    case MetricKind::log_loss:
+    case MetricKind::rmse:
+    case MetricKind::mae:
+      return "";
+    case MetricKind::normalised_entropy:  // of a mean label between 0 and 1
+      return counts.highest <= 0 || counts.lowest >= 1 ? one_class : "";
+    case MetricKind::calibration:
+    case MetricKind::ndcg:  // whose grades are the labels themselves
+      return counts.highest <= 0 ? one_class : "";
+    default:
+      break;
+  }
   if (!counts.ranked)
     return concat_message("the label '", task, "' lies between 0 and 1 in ", counts.fractional,
                           " validation rows and the task has no positive_from");
-  if (!counts.has_auc())
+  const bool needs_negatives = !metric.of_lists();
+  if (counts.positives == 0 || (needs_negatives && !counts.has_auc()))
     return concat_message(counts.positives > 0 ? "all " : "none of ", counts.rows,
                           " validation rows are positive for '", task, "'");
-  if (select_by == "uauc" && !counts.has_uauc())
+  if (metric.kind == MetricKind::uauc && !counts.has_uauc())
     return concat_message("no user has validation rows of both classes of '", task, "'");
+  if (metric.kind == MetricKind::request_auc && !counts.has_request_auc())
+    return concat_message("no request has validation rows of both classes of '", task, "'");
   return "";
 }
 
 void check_validation(const Dataset& data, const std::string& select_by, std::vector<std::string>& notes) {
   const std::vector<TaskSpec>& tasks = data.spec().tasks;
   const std::vector<LabelCounts> counts = count_labels(data, Split::validation, false);
+  const MetricName metric = parse_metric(select_by, "train.select_by");
   std::string all;
   size_t judged = 0;
   for (size_t t = 0; t < tasks.size(); ++t) {
-    const std::string why = unjudged(select_by, tasks[t].name, counts[t]);
+    const std::string why = unjudged(metric, tasks[t].name, counts[t]);
     judged += why.empty();
     if (why.empty()) continue;
     all += (all.empty() ? "" : ", ") + why;

@@ -137,6 +137,7 @@ LoadedRun load_run(const RunArguments& arguments, const std::vector<ModelEntry>&
   options.max_events = 4 * config.data.max_events;
   options.workers = static_cast<int>(config.data.workers);
   options.compute = choose_precision(config.train.precision);
+  options.metrics = config.train.metrics_to_compute();
   return {std::move(config), std::move(data), std::move(loaded.model), options};
 }
 

@@ -7,6 +7,7 @@
 #include "mixrec/models/options.h"
 #include "mixrec/train/device_choice.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
@@ -109,13 +110,23 @@ void ModelConfig::visit(OptionVisitor& v) {
   v.other_keys(options.text, "");
 }
 
+std::vector<MetricName> TrainConfig::metrics_to_compute() const {
+  std::vector<MetricName> names = parse_metrics_list(metrics, "train.metrics");
+  MetricName chosen = parse_metric(select_by, "train.select_by");
+  if (std::find(names.begin(), names.end(), chosen) == names.end()) names.push_back(std::move(chosen));
+  return names;
+}
+
 void TrainConfig::visit(OptionVisitor& v) {
   v.number("seed", seed, kCount, "of initial weights, order of rows and dropout (also --seed)");
   v.number("epochs", epochs, between(1, kMostCount), "passes over the training rows");
   v.number("max_steps", max_steps, kCount, "stop after so many optimiser steps; 0 = no limit");
   v.number("max_minutes", max_minutes, between(0, kMostCount), "stop after so much time; 0 = no limit");
-  v.choice("select_by", select_by, {"auc", "uauc", "log_loss"},
-           "what the best step is best in, mean over tasks");
+  v.text("select_by", select_by,
+         "the metric that the best step is best in, mean over tasks: auc, ndcg@10, ...");
+  v.list("metrics", metrics,
+         "computed beside it: auc, uauc, request_auc, log_loss, normalised_entropy, calibration, rmse, mae, "
+         "ndcg@k, mrr, hr@k by request, user_ndcg@k, user_mrr, user_hr@k");
   v.number("patience", patience, kCount, "stop after so many evaluations without a better one; 0 = never");
   v.flag("refit", refit, "afterwards train afresh on the whole training period, validation rows included");
   v.choice("refit_for", refit_for, {"steps", "passes"},
@@ -150,6 +161,7 @@ void check_config(const Config& c) {
     detail::check_option("train.device", c.train.device, {"auto", "cpu", "cuda", "cuda:N"});
   if (c.schedule.name == "step" && c.schedule.step_every == 0)
     throw Error("schedule.name is step, schedule.step_every is 0");
+  c.train.metrics_to_compute();
   check_dense_rule(c.optimizer);
   check_table_rule(c.table_optimizer);
 }

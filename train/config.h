@@ -4,6 +4,7 @@
 // from it (core/options.h). An unknown key is an error with its dotted path and the nearest known one.
 #pragma once
 
+#include "mixrec/core/metric_name.h"
 #include "mixrec/core/options.h"
 #include "mixrec/optim/options.h"
 #include "mixrec/optim/schedule.h"
@@ -47,9 +48,10 @@ struct ModelConfig {
 struct TrainConfig {
   int64_t seed = 1;
   int64_t epochs = 1;
-  int64_t max_steps = 0;            // 0 = no limit beside epochs
-  double max_minutes = 0;           // 0 = no limit
-  std::string select_by = "auc";    // auc | uauc | log_loss, mean over tasks, on the validation rows
+  int64_t max_steps = 0;          // 0 = no limit beside epochs
+  double max_minutes = 0;         // 0 = no limit
+  std::string select_by = "auc";  // a metric (core/metric_name.h), mean over tasks, on the validation rows
+  std::vector<std::string> metrics = default_metrics();  // computed in every evaluation, beside select_by
   int64_t patience = 0;             // stop after so many evaluations without a better one; 0 = never
   bool refit = false;               // after the choice: train afresh on the whole training period
   std::string refit_for = "steps";  // for as many steps as chosen, or as many passes over the rows
@@ -63,6 +65,9 @@ struct TrainConfig {
   int64_t threads = 0;            // 0 = what OpenMP takes
   std::string device = "auto";    // auto | cpu | cuda | cuda:N; see device_choice.h
   std::string precision = "f32";  // f32 | bf16: what activations are computed in
+
+  // `metrics`, and select_by behind them where it is not among them.  Throws on a name that is no metric.
+  std::vector<MetricName> metrics_to_compute() const;
 
   void visit(OptionVisitor& v);
 };

@@ -95,14 +95,15 @@ std::vector<BinaryMetrics> evaluate(RankingModel& model, const Dataset& data, Sp
                         }
                       });
   std::vector<BinaryMetrics> metrics;
-  for (const BinaryMeter& meter : meters) metrics.push_back(meter.compute());
+  for (const BinaryMeter& meter : meters) metrics.push_back(meter.compute(options.metrics));
   return metrics;
 }
 
 double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by) {
+  const MetricName name = parse_metric(select_by, "train.select_by");
   double sum = 0, judged = 0;
   for (const BinaryMetrics& m : metrics) {
-    const double value = select_by == "auc" ? m.auc : select_by == "uauc" ? m.user.mean : -m.log_loss;
+    const double value = goodness(name.kind, m.value(name));
     if (!std::isnan(value)) sum += value, judged += 1;
   }
   return sum / judged;

@@ -20,6 +20,7 @@ struct EvaluateOptions {
   int64_t max_events = 0;     // history events in one batch at most; 0 = no cap
   int workers = 1;            // threads that assemble batches
   DType compute = f32;        // see Pass
+  std::vector<MetricName> metrics = parse_metrics_list(default_metrics(), "metrics");
 };
 
 // Where a task trains on a share w of its negatives, logits are corrected to the rate of the whole log:
@@ -45,8 +46,8 @@ requires(!std::derived_from<M, RankingModel>) std::vector<BinaryMetrics> evaluat
   return evaluate(static_cast<RankingModel&>(holder), data, split, options);
 }
 
-// Mean over tasks of "auc", "uauc" or "log_loss"; larger is better, so log loss comes with a minus.  Tasks that have
-// no such value are left out; NaN when all have none.
+// Mean over tasks of the goodness (core/metric_name.h) of a metric: larger is better, so log loss comes with a minus.
+// Tasks that have no such value are left out; NaN when all have none.
 double selection_score(const std::vector<BinaryMetrics>& metrics, const std::string& select_by);
 
 }  // namespace mixrec

@@ -27,11 +27,15 @@ class JsonLine {
 std::string metrics_json(const BinaryMetrics& metrics);
 // {"is_click":{…},…}
 std::string metrics_json(const std::vector<TaskSpec>& tasks, const std::vector<BinaryMetrics>& metrics);
-// What the two above wrote, back again.
-std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks, const std::string& json);
+// What the two above wrote, back again; `names` says which metrics.  NaN stands for what the text does not hold.
+std::vector<BinaryMetrics> parse_metrics(const std::vector<TaskSpec>& tasks,
+                                         const std::vector<MetricName>& names, const std::string& json);
 
-// "is_click  AUC .7481  UAUC .6353 (4321 users)  log loss .5870  NE .912  calibration 1.003  35755 rows"; "-" stands
-// for a metric that the rows do not determine, and the line then ends with the reason.
+// The value as a person reads it: "0.7481", "-" where the rows do not determine it.
+std::string metric_number(const BinaryMetrics& metrics, const MetricName& name);
+
+// "is_click  AUC .7481  UAUC .6353 (4321 users)  log loss .5870  NE .912  calibration 1.003  request AUC .7012
+// 35755 rows", in one line and of the metrics that were asked for; "-" stands for a metric that the rows do not determine, and the line then ends with the reason.
 std::string metrics_text(const TaskSpec& task, const BinaryMetrics& metrics);
 // That reason; "" where every metric is determined.
 std::string missing_because(const TaskSpec& task, const BinaryMetrics& metrics);

@@ -23,20 +23,34 @@ std::string cell(std::string text, size_t width) {
   return text + "  ";
 }
 
-std::string row(const std::string& name, size_t width, const std::string& auc, const std::string& uauc,
-                const std::string& log_loss, const std::string& calibration, const std::string& rows) {
-  return cell(name, width) + cell(auc, 6) + cell(uauc, 6) + cell(log_loss, 8) + cell(calibration, 11) + rows +
-         "\n";
+// The metrics that have a column: those that were asked for, of the default set the four that most look at.
+std::vector<MetricName> columns(std::vector<MetricName> names) {
+  const std::vector<std::string>& usual = default_metrics();
+  const bool all =
+      names.size() >= usual.size() &&
+      std::equal(usual.begin(), usual.end(), names.begin(),
+                 [](const std::string& text, const MetricName& name) { return text == name.text; });
+  if (all)
+    std::erase_if(names, [](const MetricName& name) {
+      return name.kind == MetricKind::normalised_entropy || name.kind == MetricKind::request_auc;
+    });
+  return names;
 }
 
+// One line per task.
 std::string metrics_table(const std::vector<TaskSpec>& tasks, const std::vector<BinaryMetrics>& test) {
   size_t width = 4;
   for (const TaskSpec& task : tasks) width = std::max(width, task.name.size());
-  std::string text = row("test", width, "AUC", "UAUC", "log loss", "calibration", "rows");
+  std::string text = cell("test", width);
+  const auto column = [](const MetricName& name) { return std::max<size_t>(6, metric_label(name).size()); };
+  const std::vector<MetricName> shown = columns(test.front().names);
+  for (const MetricName& name : shown) text += cell(metric_label(name), column(name));
+  text += "rows\n";
   for (size_t t = 0; t < test.size(); ++t) {
     const BinaryMetrics& m = test[t];
-    text += row(tasks[t].name, width, decimals(m.auc, 4), decimals(m.user.mean, 4), decimals(m.log_loss, 4),
-                decimals(m.calibration, 3), std::to_string(m.rows));
+    text += cell(tasks[t].name, width);
+    for (const MetricName& name : shown) text += cell(metric_number(m, name), column(name));
+    text += std::to_string(m.rows) + "\n";
     if (const std::string why = missing_because(tasks[t], m); !why.empty()) text += "  " + why + "\n";
   }
   return text;

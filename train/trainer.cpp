@@ -229,10 +229,10 @@ void Trainer::validate() {
   folder_->log(line.add_json("validation", metrics_json(tasks, metrics)).text());
   std::vector<std::pair<std::string, double>> scalars;
   for (size_t t = 0; t < tasks.size(); ++t) {
-    const std::pair<const char*, double> curves[] = {
-        {"/auc", metrics[t].auc}, {"/uauc", metrics[t].user.mean}, {"/log_loss", metrics[t].log_loss}};
-    for (const auto& [name, value] : curves)
-      if (std::isfinite(value)) scalars.emplace_back("validation/" + tasks[t].name + name, value);
+    for (const MetricName& name : metrics[t].names) {
+      const double value = metrics[t].value(name);
+      if (std::isfinite(value)) scalars.emplace_back("validation/" + tasks[t].name + "/" + name.text, value);
+    }
   }
   events_->scalars(state_.step, scalars);
 }

@@ -162,7 +162,8 @@ EvaluateOptions Trainer::evaluate_options(TrainedOn trained_on) const {
           .batch_size = 4 * data.batch_size,
           .max_events = 4 * data.max_events,
           .workers = static_cast<int>(data.workers),
-          .compute = choose_precision(config_.precision)};
+          .compute = choose_precision(config_.precision),
+          .metrics = config_.metrics_to_compute()};
 }
 
 void Trainer::use_final_weights() {
@@ -186,7 +187,7 @@ FitResult Trainer::finish() {
   result.steps = state_.best_step > 0 && !config_.refit ? state_.best_step : state_.step;
   for (const Parameter& parameter : parameters_)
     if (parameter.kind != ParameterKind::buffer) result.parameters += parameter.value.numel();
-  result.validation = parse_metrics(data_.spec().tasks, state_.validation);
+  result.validation = parse_metrics(data_.spec().tasks, config_.metrics_to_compute(), state_.validation);
   if (config_.test) progress_.stage("evaluating the test rows");
   if (config_.test) result.test = evaluate(model_, data_, Split::test, evaluate_options(final_trained_on()));
   result.seconds = seconds();
