@@ -4,6 +4,7 @@
 #include "mixrec/data/loader.h"
 #include "mixrec/data/prefetcher.h"
 #include "mixrec/tests/data_files.h"
+#include "mixrec/tests/skip.h"
 #include "mixrec/train/serve/idle_pool.h"
 
 #include <cstdlib>
@@ -17,6 +18,7 @@
 using namespace mixrec;
 using mixrec::test::DataFolder;
 using mixrec::test::message_of;
+using mixrec::test::skip;
 
 namespace {
 
@@ -75,6 +77,10 @@ TEST_CASE("threads: loaders whose threads cannot start, in a process of its own"
 }
 
 TEST_CASE("threads: those that cannot start are an error, after which fewer can") {
+#ifdef __SANITIZE_ADDRESS__
+  return skip(
+      "threads that cannot start: the address sanitizer needs the address space that the test takes away");
+#endif
   CHECK(run_with_little_memory("threads: loops whose threads cannot start, in a process of its own") == 0);
   CHECK(run_with_little_memory("threads: loaders whose threads cannot start, in a process of its own") == 0);
 }
