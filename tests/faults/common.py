@@ -152,8 +152,9 @@ def train(data, out, *more, **options):
     return mixrec("train", "--data", data, "--out", out, *TRAIN, *more, **options)
 
 
-def without_timings(text):
-    """Numbers that depend on the clock."""
+def comparable(text):
+    """Without numbers that depend on the clock, and without the run's id, which no other run has."""
+    text = re.sub(r'"run":"[0-9a-f]{16}"', '"run":""', text)
     return re.sub(r'"(seconds|samples_per_second|train_seconds)":[^,}]*', r'"\1":0', text)
 
 
@@ -164,8 +165,8 @@ def read(path, mode="r"):
 
 def run_content(run):
     """What two equal runs have in common."""
-    content = {"result": without_timings(read(os.path.join(run, "result.json"))),
-               "metrics": without_timings(read(os.path.join(run, "metrics.jsonl")))}
+    content = {"result": comparable(read(os.path.join(run, "result.json"))),
+               "metrics": comparable(read(os.path.join(run, "metrics.jsonl")))}
     # The header's metadata names the run; the values are what matters.
     best = read(os.path.join(run, "best.safetensors"), "rb")
     header = int.from_bytes(best[:8], "little")
