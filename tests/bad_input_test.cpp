@@ -78,6 +78,7 @@ TEST_SUITE("bad input") {
     check_has(json_error(repeated(R"({"a":)", 200'000)), "s.json: lists and objects are nested");
     check_has(json_error(R"({"b": [0, )" + repeated("[", 100) + repeated("]", 100) + "]}"), "in b[1]");
     CHECK(json_error(repeated("[", 64) + repeated("]", 64)) == "");
+    check_has(json_error(repeated("[", 65) + repeated("]", 65)), "nested more than 64 levels");
   }
 
   TEST_CASE("a key that stands twice is an error, in small and in large objects") {
